@@ -1,0 +1,1 @@
+"""Multigrid Neural Architectures (Ke, Maire, Yu, CVPR 2017) in PyTorch."""
