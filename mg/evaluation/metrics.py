@@ -1,0 +1,111 @@
+"""The paper's measures of segmentation and spatial transformation, accumulated batch by batch.
+
+A pixel of a channel is predicted where the sigmoid is at least 0.5, that is where the logit is at
+least 0. TP, FP and FN count pixels.
+
+* ``mean_iu``: per class over the whole set TP / (TP + FP + FN); mean over classes (published).
+* ``mean_acc``: per class TP / (TP + FP); mean over classes. The authors publish it as "mean Acc";
+  it is a precision.
+* ``recall``: per class TP / (TP + FN); mean over classes.
+* ``image_iu``: per image TP / (TP + FP + FN) with the counts of all channels pooled, divided by the
+  number of classes present in its target; mean over images. The authors' test run prints it. With
+  one channel it is the plain IoU per image; with several, perfect predictions score below 1.
+* ``bce``: binary cross-entropy, mean over pixels and channels, in nats.
+
+What is undefined: a class whose ratio has denominator zero (for ``iu`` neither present nor
+predicted, for ``mean_acc`` never predicted, for ``recall`` never present) has the value None and is
+left out of that mean. An image without any target or predicted pixel is left out of ``image_iu``;
+one with predictions and an empty target counts 0. A measure with nothing left is None, and so is
+``bce`` when an output is not finite.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+MEASURES = ("mean_iu", "mean_acc", "recall", "image_iu", "bce")
+
+
+class Metrics:
+    """Running counts of one test set, kept on the device of the outputs, in integers.
+
+    `update` starts no transfer between devices; only `compute` waits for the results.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None  # (3, C) int64: true positive, predicted, present
+        self._sums: Tensor | None = None  # (2,) float64: cross-entropy, image IU
+        self._images: Tensor | None = None  # () int64: images with a defined image IU
+        self._elements = 0
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: `logits` (B, C, H, W) of any float type, `targets` of that shape, 0 or 1.
+
+        Raises:
+            ValueError: the shapes differ, or the number of channels is not that of earlier batches.
+        """
+        if logits.ndim != 4 or logits.shape != targets.shape:
+            raise ValueError(
+                "logits and targets must have one shape (B, C, H, W), "
+                f"not {tuple(logits.shape)} and {tuple(targets.shape)}"
+            )
+        truth = targets.to(logits.device).bool()
+        predicted = logits >= 0
+        hits = (predicted & truth).sum((2, 3))  # (B, C), int64 as are the next two
+        positive = predicted.sum((2, 3))
+        present = truth.sum((2, 3))
+
+        hit = hits.sum(1)
+        union = positive.sum(1) + present.sum(1) - hit
+        classes = (present > 0).sum(1)
+        image_iu = hit.double() / (union * classes).clamp(min=1)
+        entropy = binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none")
+
+        counts = torch.stack([hits.sum(0), positive.sum(0), present.sum(0)])
+        sums = torch.stack([entropy.sum(dtype=torch.float64), image_iu.sum()])
+        images = (union > 0).sum()
+        if self._counts is None:
+            self._counts, self._sums, self._images = counts, sums, images
+        elif self._counts.shape != counts.shape:
+            raise ValueError(
+                f"this batch has {counts.shape[1]} channels, earlier ones {self._counts.shape[1]}"
+            )
+        else:
+            self._counts += counts
+            self._sums += sums
+            self._images += images
+        self._elements += logits.numel()
+
+    def compute(self) -> dict[str, float | None | list[float | None]]:
+        """The measures so far: `MEASURES`, and per_class_iu, per_class_acc, per_class_recall."""
+        if self._counts is None or self._elements == 0:
+            empty: dict = dict.fromkeys(MEASURES)
+            return empty | {"per_class_iu": [], "per_class_acc": [], "per_class_recall": []}
+        hits, positive, present = self._counts.tolist()
+        entropy, image_iu = self._sums.tolist()
+        images = int(self._images)
+        union = [p + t - h for h, p, t in zip(hits, positive, present, strict=True)]
+        iu, accuracy, recall = (_ratios(hits, n) for n in (union, positive, present))
+        bce = entropy / self._elements
+        return {
+            "mean_iu": _mean(iu),
+            "mean_acc": _mean(accuracy),
+            "recall": _mean(recall),
+            "image_iu": image_iu / images if images else None,
+            "bce": bce if math.isfinite(bce) else None,
+            "per_class_iu": iu,
+            "per_class_acc": accuracy,
+            "per_class_recall": recall,
+        }
+
+
+def _ratios(numerators: list[int], denominators: list[int]) -> list[float | None]:
+    return [n / d if d else None for n, d in zip(numerators, denominators, strict=True)]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return math.fsum(defined) / len(defined) if defined else None
