@@ -1,0 +1,301 @@
+"""The networks for segmentation and spatial transformation on MNIST (paper, section 4.2).
+
+All map (N, 1, H, W) to logits (N, classes, H, W). Depths are for the paper's settings.
+
+    unet   encoder-decoder with skip connections                            11 layers
+    umg    U-Net, every level a small pyramid                               11 layers
+    pmg    progressive multigrid                                            11 layers (L=1)
+    r_pmg  progressive residual multigrid                                   21 layers (L=1)
+    sg     pmg with its finest grid only, as wide as its parameters allow   11 layers (L=1)
+    r_sg   the same control for r_pmg                                       21 layers (L=1)
+
+sg and r_sg appear in the paper's figure but were not released: here they have the depth and the
+units of pmg and r_pmg, one grid, one width throughout, and as close to as many parameters.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mg.errors import UserError
+from mg.networks import options
+from mg.networks.pyramid import (
+    InputPyramid,
+    MultigridConv,
+    Pyramid,
+    ResidualMultigridUnit,
+    TakeGrid,
+    Unit,
+    coarse_to_fine,
+    leave_out_unread,
+    max_pool,
+    progressive_start,
+)
+
+# ------------------------------------------------------------------------ U-Net and U-MG
+
+
+class UpConv(nn.ModuleList):
+    """Per grid a transposed 2x2 convolution (stride 2), batch norm and ReLU: double every grid."""
+
+    def __init__(self, n_in: Sequence[int], n_out: Sequence[int]):
+        super().__init__(
+            nn.Sequential(
+                nn.ConvTranspose2d(a, b, 2, stride=2), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
+            )
+            for a, b in zip(n_in, n_out, strict=True)
+        )
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        return [up(x) for up, x in zip(self, pyramid, strict=True)]
+
+
+class UNet(nn.Module):
+    """Encoder-decoder over pyramids; with one grid per level it is U-Net.
+
+        image ──▶ down 1 ───────────────── skip ─────────────────▶ concatenate, merge ──▶ head
+                     └ pool ▶ down 2 ────── skip ──────▶ concatenate, merge, up ┘
+                                 └ pool ▶ down 3 ... up ┘
+
+    Args:
+        channels, classes: of the image and the output.
+        levels: widths of each level, finest level first. Where the next level has fewer grids,
+            the coarsest are dropped before pooling.
+        n_layer: multigrid convolutions per `down` and per `merge`; 1 in the paper.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, levels: Sequence[Sequence[int]], n_layer: int = 1
+    ):
+        super().__init__()
+        self.n_grids = [len(widths) for widths in levels]
+        self.size_multiple = 2 ** max(d + n - 1 for d, n in enumerate(self.n_grids))
+        self.down, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+
+        first, *deeper = levels
+        self.down.append(
+            nn.Sequential(
+                InputPyramid(channels, first), *_repeat(MultigridConv, first, first, n_layer - 1)
+            )
+        )
+        for above, widths in zip(levels, deeper, strict=False):
+            received = above[: len(widths)]
+            self.down.append(nn.Sequential(*_repeat(MultigridConv, received, widths, n_layer)))
+            self.up.insert(0, UpConv(widths, received))
+            joined = _join_widths(above, received)
+            self.merge.insert(0, nn.Sequential(*_repeat(MultigridConv, joined, above, n_layer)))
+        self.head = MultigridConv(first, [classes] * len(first), kernel=1, relu=False)
+        leave_out_unread([*self.merge[-1], self.head], {0} if deeper else None)
+
+    def forward(self, image: Tensor) -> Tensor:
+        pyramid, skips = self.down[0](image), []
+        for down, n_grids in zip(self.down[1:], self.n_grids[1:], strict=True):
+            skips.append(pyramid)
+            pyramid = down(max_pool(pyramid[:n_grids]))
+        for up, merge in zip(self.up, self.merge, strict=True):
+            pyramid = merge(_join(skips.pop(), up(pyramid)))
+        return self.head(pyramid)[0]
+
+
+def _join(skip: Pyramid, deeper: Pyramid) -> Pyramid:
+    """Concatenate grid by grid; a grid that the deeper level lacks is the skip's alone."""
+    joined = [torch.cat(pair, 1) for pair in zip(skip, deeper, strict=False)]
+    return joined + skip[len(deeper) :]
+
+
+def _join_widths(skip: Sequence[int], deeper: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(skip, deeper, strict=False)] + list(skip[len(deeper) :])
+
+
+def unet(
+    channels: int, classes: int, *, n_layer: int = 1, width: Sequence[int] = (64, 128, 256, 512)
+) -> nn.Module:
+    """U-Net. `width`: of each level, finest first; `n_layer`: convolutions in a row."""
+    levels = [[w] for w in options.widths(width, minimum=2)]
+    return UNet(channels, classes, levels, n_layer)
+
+
+def umg(
+    channels: int,
+    classes: int,
+    *,
+    n_layer: int = 1,
+    width: Sequence[int] = (64, 128, 256, 512),
+    grids: int = 3,
+) -> nn.Module:
+    """U-MG: U-Net whose levels are pyramids, {64,32,16}, {128,64,32}, {256,128}, {512}.
+
+    Args:
+        width: of each level's finest grid; coarser grids halve it.
+        grids: of a level, fewer where the levels below it run out.
+    """
+    width = options.widths(width, minimum=2)
+    n_grids = [min(grids, len(width) - d) for d in range(len(width))]
+    if any(w % 2 ** (n - 1) for w, n in zip(width, n_grids, strict=True)):
+        raise UserError(
+            f"option width: {width} cannot be halved from grid to grid ({n_grids} grids per level)"
+        )
+    levels = [[w // 2**i for i in range(n)] for w, n in zip(width, n_grids, strict=True)]
+    return UNet(channels, classes, levels, n_layer)
+
+
+# ------------------------------------------------------------------------ PMG, R-PMG and controls
+
+
+def _repeat(unit: Unit, n_in: Sequence[int], widths: Sequence[int], n_layer: int) -> list:
+    """A block: `n_layer` units of `widths`, the first of which reads a pyramid of `n_in`."""
+    return [unit(widths if i else n_in, widths) for i in range(n_layer)]
+
+
+def _progressive(
+    unit: Unit,
+    output_kernel: int,
+    channels: int,
+    classes: int,
+    widths: Sequence[int],
+    n_layer: int,
+    blocks: int,
+) -> nn.Sequential:
+    """pmg and r_pmg.
+
+        block 1           progressive start        {64,32,16,8}
+        `blocks` blocks                            {64,32,16,8}
+        drop blocks       down to the finest grid  {64,32,16}, {64,32}, {classes}
+
+    A block is `n_layer` units; a block with fewer grids drops the coarsest in its first unit.
+    """
+    units = progressive_start(unit, widths, coarse_to_fine(widths), n_layer)
+    narrowing = [widths[:g] for g in range(len(widths) - 1, 1, -1)]
+    before = widths
+    for block in [widths] * blocks + narrowing:
+        units += _repeat(unit, before, block, n_layer)
+        before = block
+    units += _repeat(unit, before, [classes], n_layer - 1)
+    if n_layer > 1:
+        before = [classes]
+    units.append(unit(before, [classes], output_kernel, relu=False))
+    units.append(TakeGrid(0))
+    leave_out_unread(units)
+    network = nn.Sequential(InputPyramid(channels, widths), *units)
+    network.size_multiple = 2 ** (len(widths) - 1)
+    return network
+
+
+def _pmg_widths(width: Sequence[int] | None, grids: int | None) -> list[int]:
+    if width is None:
+        width = [64, 32, 16, 8][:grids]
+    width = options.widths(width, minimum=2)
+    if grids not in (None, len(width)):
+        raise UserError(
+            f"options width and grids disagree: {width} are the widths of {len(width)} grids, "
+            f"grids is {grids}; 2 to 4 grids have default widths, else give one width per grid"
+        )
+    return width
+
+
+def pmg(
+    channels: int,
+    classes: int,
+    *,
+    n_layer: int = 1,
+    width: Sequence[int] | None = None,
+    grids: int | None = None,
+    blocks: int = 3,
+) -> nn.Module:
+    """Progressive multigrid network.
+
+    Args:
+        n_layer: units per block and per step of the progressive start (L).
+        width: of each grid, finest first; default 64, 32, 16, 8.
+        grids: their number, at least 2; default 4.
+        blocks: full-pyramid blocks after the progressive start.
+    """
+    widths = _pmg_widths(width, grids)
+    return _progressive(MultigridConv, 3, channels, classes, widths, n_layer, blocks)
+
+
+def r_pmg(
+    channels: int,
+    classes: int,
+    *,
+    n_layer: int = 1,
+    width: Sequence[int] | None = None,
+    grids: int | None = None,
+    blocks: int = 3,
+) -> nn.Module:
+    """Progressive residual multigrid network; options as for `pmg`. The output unit is 1x1."""
+    widths = _pmg_widths(width, grids)
+    return _progressive(ResidualMultigridUnit, 1, channels, classes, widths, n_layer, blocks)
+
+
+def _single_grid(
+    unit: Unit,
+    output_kernel: int,
+    channels: int,
+    classes: int,
+    width: int | Sequence[int] | None,
+    grids: int | None,
+    n_layer: int,
+    blocks: int,
+) -> nn.Sequential:
+    """sg and r_sg: as many units in a row as pmg or r_pmg have on their longest path."""
+    matched = not isinstance(width, int)
+    if matched:
+        model = _pmg_widths(width, grids)
+        grids = len(model)
+    grids = 4 if grids is None else grids
+    depth = (2 * grids - 2 + blocks) * n_layer
+
+    def network(w: int) -> nn.Sequential:
+        units = _repeat(unit, [w], [w], depth) + _repeat(unit, [w], [classes], n_layer - 1)
+        last = unit([classes if n_layer > 1 else w], [classes], output_kernel, relu=False)
+        return nn.Sequential(InputPyramid(channels, [w]), *units, last, TakeGrid(0))
+
+    if matched:
+        with torch.device("meta"):
+            target = _parameters(
+                _progressive(unit, output_kernel, channels, classes, model, n_layer, blocks)
+            )
+            above = bisect_left(range(2048), target, lo=2, key=lambda w: _parameters(network(w)))
+            width = min(above - 1, above, key=lambda w: abs(_parameters(network(w)) - target))
+    result = network(options.whole_number("width", width))
+    result.size_multiple = 1
+    return result
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def sg(
+    channels: int,
+    classes: int,
+    *,
+    n_layer: int = 1,
+    width: int | Sequence[int] | None = None,
+    grids: int | None = None,
+    blocks: int = 3,
+) -> nn.Module:
+    """Single-grid control of `pmg`: its depth and units on the finest grid alone.
+
+    Args:
+        n_layer, grids, blocks: those of the `pmg` to be matched in depth.
+        width: channels throughout. By default, or when it is a list (pmg's `width`), the number
+            that comes closest to the parameters of that pmg.
+    """
+    return _single_grid(MultigridConv, 3, channels, classes, width, grids, n_layer, blocks)
+
+
+def r_sg(
+    channels: int,
+    classes: int,
+    *,
+    n_layer: int = 1,
+    width: int | Sequence[int] | None = None,
+    grids: int | None = None,
+    blocks: int = 3,
+) -> nn.Module:
+    """Single-grid control of `r_pmg`; options as for `sg`."""
+    return _single_grid(ResidualMultigridUnit, 1, channels, classes, width, grids, n_layer, blocks)

@@ -1,0 +1,275 @@
+"""Names of networks and data sets; building and counting."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from mg.errors import UserError
+from mg.networks import mnist, options
+from mg.networks.initialisation import SCHEMES, initialise
+from mg.networks.pyramid import MultigridConv
+
+# ------------------------------------------------------------------------ names
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a network must know of a data set: (N, channels, size, size) in, `classes` out."""
+
+    name: str
+    family: str  # mnist (one map per class), cifar or imagenet (one label)
+    channels: int
+    classes: int
+    size: int
+
+
+def _mnist(name: str, classes: int = 1) -> DatasetSpec:
+    return DatasetSpec(name, "mnist", 1, classes, 64)
+
+
+DATASETS = {
+    spec.name: spec
+    for spec in (
+        _mnist("segmentation", 10),
+        _mnist("spatial_transform"),
+        _mnist("rotation"),
+        _mnist("affine_transform"),
+        _mnist("scaling"),
+        _mnist("translation"),
+        DatasetSpec("cifar10", "cifar", 3, 10, 32),
+        DatasetSpec("cifar100", "cifar", 3, 100, 32),
+        DatasetSpec("imagenet", "imagenet", 3, 1000, 224),
+    )
+}
+
+RELEASED_NAMES = {
+    "mnist-seg": "segmentation",
+    "mnist-spt": "spatial_transform",
+    "mnist-rot": "rotation",
+    "mnist-aff": "affine_transform",
+    "mnist-sca": "scaling",
+    "mnist-tra": "translation",
+}
+
+
+class Network(NamedTuple):
+    """A builder `(channels, classes, *, options) -> nn.Module` for one family of data sets."""
+
+    builder: Callable[..., nn.Module]
+    residual: bool
+
+
+NETWORKS: dict[str, dict[str, Network]] = {
+    "mnist": {
+        "unet": Network(mnist.unet, False),
+        "umg": Network(mnist.umg, False),
+        "pmg": Network(mnist.pmg, False),
+        "r_pmg": Network(mnist.r_pmg, True),
+        "sg": Network(mnist.sg, False),
+        "r_sg": Network(mnist.r_sg, True),
+    },
+}
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "n_layer": options.whole_number,
+    "grids": options.whole_number,
+    "classes": options.whole_number,
+    "blocks": lambda name, value: options.whole_number(name, value, 0),
+    "initialisation": lambda name, value: options.choice(name, value, SCHEMES),
+}
+
+
+def resolve_dataset(name: str) -> DatasetSpec:
+    """The data set of that name, the authors' names (mnist-seg, ...) included.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return DATASETS[RELEASED_NAMES.get(name, name)]
+    except (KeyError, TypeError):
+        raise UserError(
+            f"no data set {name!r}; there are {', '.join([*DATASETS, *RELEASED_NAMES])}"
+        ) from None
+
+
+def resolve_network(network: str, dataset: str) -> Network:
+    """The network of that name for a data set.
+
+    Raises:
+        UserError: there is no such network, or not for this data set.
+    """
+    available = NETWORKS[resolve_dataset(dataset).family]
+    if network not in available:
+        raise UserError(
+            f"no network {network!r} for {dataset}; there are {', '.join(sorted(available))}"
+        )
+    return available[network]
+
+
+def defaults(network: str, dataset: str) -> dict[str, Any]:
+    """The options that a network takes, with their default values."""
+    parameters = inspect.signature(resolve_network(network, dataset).builder).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {**own, "classes": resolve_dataset(dataset).classes, "initialisation": SCHEMES[0]}
+
+
+# ------------------------------------------------------------------------ building
+
+
+def build(network: str, dataset: str, **options: Any) -> nn.Module:
+    """Build and initialise a network that returns logits.
+
+    Weights are drawn from torch's global generator: the same `torch.manual_seed` gives the same
+    network. An option given as None takes its default.
+
+    Args:
+        network: unet, umg, pmg, r_pmg, sg, r_sg for the MNIST tasks.
+        dataset: a name that `resolve_dataset` knows.
+        options: those of the network's builder, `classes` and `initialisation`.
+
+    Raises:
+        UserError: an unknown network, data set or option, or a value that does not fit.
+    """
+    entry = resolve_network(network, dataset)
+    settings = defaults(network, dataset)
+    for name, value in options.items():
+        if name not in settings:
+            raise UserError(
+                f"network {network} for {dataset} has no option {name!r}; "
+                f"there are {', '.join(settings)}"
+            )
+        if value is not None:
+            settings[name] = _CHECKS[name](name, value) if name in _CHECKS else value
+    scheme, classes = settings.pop("initialisation"), settings.pop("classes")
+    channels = resolve_dataset(dataset).channels
+    with torch.device("meta"):
+        model = entry.builder(channels, classes, **settings)
+    model.to_empty(device=torch.get_default_device())
+    initialise(model, scheme, entry.residual)
+    return model
+
+
+def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
+    """Make sure that images of `size` x `size` pixels can be halved as often as a network does.
+
+    Raises:
+        UserError: they cannot; the message names the sizes that can.
+    """
+    with torch.device("meta"):
+        multiple = build(network, dataset, **options).size_multiple
+    if size < 1 or size % multiple:
+        raise UserError(
+            f"network {network} cannot work on a canvas of {size} pixels: it halves its grids to "
+            f"1/{multiple}, so the side must be a multiple of {multiple}"
+        )
+
+
+# ------------------------------------------------------------------------ counting
+
+
+class Counts(NamedTuple):
+    """Learnable parameters, and multiply-adds of convolutions and linear layers for one image."""
+
+    parameters: int
+    multiply_adds: int
+
+
+class Layer(NamedTuple):
+    """One execution of a convolution, transposed convolution or linear layer on one image."""
+
+    name: str
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds, biases not counted (as in the paper's tables)."""
+        pixels = self.input_shape if isinstance(self.module, nn.ConvTranspose2d) else None
+        height_width = (pixels or self.output_shape)[2:]
+        per_pixel = self.module.weight.numel()
+        return per_pixel * torch.Size(height_width).numel()
+
+
+def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
+    """The layers of `model` in order of execution for an image of (channels, height, width).
+
+    Layers that nobody reads (see `leave_out_unread`) are among them, as in the paper's counts.
+    Nothing is computed: the model runs on shapes alone.
+    """
+    found: list[Layer] = []
+
+    def hook(name: str) -> Callable:
+        def record(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            found.append(Layer(name, module, tuple(inputs[0].shape), tuple(output.shape)))
+
+        return record
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    ]
+    try:
+        with _everything_computed(model), torch.no_grad():
+            _run_on_shapes(model, input_shape)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Counts:
+    """Parameters, and multiply-adds for one image of (channels, height, width).
+
+    Both include the layers that cannot influence the output, as the paper's numbers do.
+    """
+    return Counts(
+        sum(p.numel() for p in model.parameters()),
+        sum(layer.multiply_adds for layer in layers(model, input_shape)),
+    )
+
+
+def depth(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """The number of convolutions and linear layers on the longest path from input to output."""
+    output = _run_on_shapes(model, input_shape)
+    longest: dict[Any, int] = {}
+    stack = [output.grad_fn]
+    while stack:
+        node = stack[-1]
+        before = [n for n, _ in node.next_functions if n is not None]
+        waiting = [n for n in before if n not in longest]
+        if waiting:
+            stack += waiting
+            continue
+        is_layer = node.name().startswith(("ConvolutionBackward", "AddmmBackward"))
+        longest[stack.pop()] = is_layer + max((longest[n] for n in before), default=0)
+    return longest[output.grad_fn]
+
+
+def _run_on_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> torch.Tensor:
+    state = {
+        **{name: p.to("meta") for name, p in model.named_parameters()},
+        **{name: b.to("meta") for name, b in model.named_buffers()},
+    }
+    return functional_call(model, state, (torch.empty(2, *input_shape, device="meta"),))
+
+
+@contextmanager
+def _everything_computed(model: nn.Module) -> Iterator[None]:
+    units = [module for module in model.modules() if isinstance(module, MultigridConv)]
+    wanted = [unit.wanted for unit in units]
+    for unit in units:
+        unit.wanted = list(range(len(unit.convs)))
+    try:
+        yield
+    finally:
+        for unit, before in zip(units, wanted, strict=True):
+            unit.wanted = before
