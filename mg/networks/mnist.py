@@ -28,6 +28,7 @@ from mg.networks.pyramid import (
     ResidualMultigridUnit,
     TakeGrid,
     Unit,
+    block,
     coarse_to_fine,
     leave_out_unread,
     max_pool,
@@ -77,15 +78,15 @@ class UNet(nn.Module):
         first, *deeper = levels
         self.down.append(
             nn.Sequential(
-                InputPyramid(channels, first), *_repeat(MultigridConv, first, first, n_layer - 1)
+                InputPyramid(channels, first), *block(MultigridConv, first, first, n_layer - 1)
             )
         )
         for above, widths in zip(levels, deeper, strict=False):
             received = above[: len(widths)]
-            self.down.append(nn.Sequential(*_repeat(MultigridConv, received, widths, n_layer)))
+            self.down.append(nn.Sequential(*block(MultigridConv, received, widths, n_layer)))
             self.up.insert(0, UpConv(widths, received))
             joined = _join_widths(above, received)
-            self.merge.insert(0, nn.Sequential(*_repeat(MultigridConv, joined, above, n_layer)))
+            self.merge.insert(0, nn.Sequential(*block(MultigridConv, joined, above, n_layer)))
         self.head = MultigridConv(first, [classes] * len(first), kernel=1, relu=False)
         leave_out_unread([*self.merge[-1], self.head], {0} if deeper else None)
 
@@ -144,11 +145,6 @@ def umg(
 # ------------------------------------------------------------------------ PMG, R-PMG and controls
 
 
-def _repeat(unit: Unit, n_in: Sequence[int], widths: Sequence[int], n_layer: int) -> list:
-    """A block: `n_layer` units of `widths`, the first of which reads a pyramid of `n_in`."""
-    return [unit(widths if i else n_in, widths) for i in range(n_layer)]
-
-
 def _progressive(
     unit: Unit,
     output_kernel: int,
@@ -169,10 +165,10 @@ def _progressive(
     units = progressive_start(unit, widths, coarse_to_fine(widths), n_layer)
     narrowing = [widths[:g] for g in range(len(widths) - 1, 1, -1)]
     before = widths
-    for block in [widths] * blocks + narrowing:
-        units += _repeat(unit, before, block, n_layer)
-        before = block
-    units += _repeat(unit, before, [classes], n_layer - 1)
+    for after in [widths] * blocks + narrowing:
+        units += block(unit, before, after, n_layer)
+        before = after
+    units += block(unit, before, [classes], n_layer - 1)
     if n_layer > 1:
         before = [classes]
     units.append(unit(before, [classes], output_kernel, relu=False))
@@ -249,7 +245,7 @@ def _single_grid(
     depth = (2 * grids - 2 + blocks) * n_layer
 
     def network(w: int) -> nn.Sequential:
-        units = _repeat(unit, [w], [w], depth) + _repeat(unit, [w], [classes], n_layer - 1)
+        units = block(unit, [w], [w], depth) + block(unit, [w], [classes], n_layer - 1)
         last = unit([classes if n_layer > 1 else w], [classes], output_kernel, relu=False)
         return nn.Sequential(InputPyramid(channels, [w]), *units, last, TakeGrid(0))
 

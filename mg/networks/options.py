@@ -17,8 +17,10 @@ def whole_number(name: str, value: Any, minimum: int = 1) -> int:
     raise UserError(f"option {name}: expected a whole number from {minimum} on, got {value!r}")
 
 
-def widths(value: Any, name: str = "width", *, minimum: int = 1) -> list[int]:
-    """`value` if it is a list of at least `minimum` positive ints.
+def widths(
+    value: Any, name: str = "width", *, minimum: int = 1, length: int | None = None
+) -> list[int]:
+    """`value` if it is a list of at least `minimum` (or exactly `length`) positive ints.
 
     Raises:
         UserError: otherwise.
@@ -26,12 +28,13 @@ def widths(value: Any, name: str = "width", *, minimum: int = 1) -> list[int]:
     if (
         isinstance(value, Sequence)
         and not isinstance(value, str)
-        and len(value) >= minimum
+        and (len(value) >= minimum if length is None else len(value) == length)
         and all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in value)
     ):
         return list(value)
+    size = f"{minimum} or more" if length is None else length
     raise UserError(
-        f"option {name}: expected a list of {minimum} or more positive whole numbers, got {value!r}"
+        f"option {name}: expected a list of {size} positive whole numbers, got {value!r}"
     )
 
 
@@ -45,4 +48,21 @@ def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
         return value
     raise UserError(
         f"option {name}: expected one of {', '.join(map(repr, choices))}; got {value!r}"
+    )
+
+
+def nested_widths(value: Any, like: Sequence[Sequence[int]], name: str = "width") -> list:
+    """`value` if it is a list of lists of positive ints with as many elements as `like`.
+
+    Raises:
+        UserError: otherwise.
+    """
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if is_list and len(value) == len(like):
+        blocks = [widths(v, f"{name}, block {b}") for b, v in enumerate(value, start=1)]
+        if list(map(len, blocks)) == list(map(len, like)):
+            return blocks
+    raise UserError(
+        f"option {name}: expected {len(like)} lists (one per block) of "
+        f"{', '.join(str(len(w)) for w in like)} widths (one per grid), got {value!r}"
     )

@@ -184,6 +184,11 @@ Unit = Callable[..., MultigridConv | ResidualMultigridUnit]
 """(widths in, widths out, keyword options) -> unit"""
 
 
+def block(unit: Unit, n_in: Widths, n_out: Widths, n_layer: int) -> list[nn.Module]:
+    """`n_layer` units in a row; the first of them goes from widths `n_in` to `n_out`."""
+    return [unit(n_out if i else n_in, n_out) for i in range(n_layer)]
+
+
 # ------------------------------------------------------------------------ into the pyramid
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from mg.errors import UserError
-from mg.networks import mnist, options
+from mg.networks import cifar, imagenet, mnist, options
 from mg.networks.initialisation import SCHEMES, initialise
 from mg.networks.pyramid import MultigridConv
 
@@ -74,12 +74,26 @@ NETWORKS: dict[str, dict[str, Network]] = {
         "sg": Network(mnist.sg, False),
         "r_sg": Network(mnist.r_sg, True),
     },
+    "cifar": {
+        "vgg": Network(cifar.vgg, False),
+        "resnet": Network(cifar.resnet, True),
+        "mg": Network(cifar.mg, False),
+        "r_mg": Network(cifar.r_mg, True),
+        "pmg": Network(cifar.pmg, False),
+        "r_pmg": Network(cifar.r_pmg, True),
+    },
+    "imagenet": {
+        "r_mg": Network(imagenet.r_mg, True),
+        "r_pmg_seg": Network(imagenet.r_pmg_seg, True),
+    },
 }
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "n_layer": options.whole_number,
     "grids": options.whole_number,
     "classes": options.whole_number,
+    "shortcut": lambda name, value: options.choice(name, value, ("A", "B")),
+    "dropout": lambda name, value: options.choice(name, value, (False, True)),
     "blocks": lambda name, value: options.whole_number(name, value, 0),
     "initialisation": lambda name, value: options.choice(name, value, SCHEMES),
 }
@@ -130,7 +144,8 @@ def build(network: str, dataset: str, **options: Any) -> nn.Module:
     network. An option given as None takes its default.
 
     Args:
-        network: unet, umg, pmg, r_pmg, sg, r_sg for the MNIST tasks.
+        network: unet, umg, pmg, r_pmg, sg, r_sg for the MNIST tasks; vgg, resnet, mg, r_mg,
+            pmg, r_pmg for cifar10 and cifar100; r_mg, r_pmg_seg for imagenet.
         dataset: a name that `resolve_dataset` knows.
         options: those of the network's builder, `classes` and `initialisation`.
 
@@ -157,11 +172,21 @@ def build(network: str, dataset: str, **options: Any) -> nn.Module:
 
 
 def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
-    """Make sure that images of `size` x `size` pixels can be halved as often as a network does.
+    """Make sure that a network can work on images of `size` x `size` pixels.
 
     Raises:
-        UserError: they cannot; the message names the sizes that can.
+        UserError: it cannot, because it halves them more often than they can be halved, or
+            because its classifier is made for one size; the message names the sizes that fit.
     """
+    spec = resolve_dataset(dataset)
+    if spec.family != "mnist":
+        resolve_network(network, dataset)
+        if size != spec.size:
+            raise UserError(
+                f"network {network} for {dataset} needs images of {spec.size} x {spec.size} "
+                f"pixels, not {size}"
+            )
+        return
     with torch.device("meta"):
         multiple = build(network, dataset, **options).size_multiple
     if size < 1 or size % multiple:
