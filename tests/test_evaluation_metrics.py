@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mg.evaluation.metrics import MEASURES, Metrics
+from mg.evaluation.metrics import MEASURES, Metrics, constant_answer
 
 # Thresholded predictions and targets of 50 images per task, with what the authors' test run
 # ("mnistIU") and notebook ("nb") print for them.
@@ -127,6 +127,17 @@ def test_shapes_must_agree():
     metrics.update(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match="channels"):
         metrics.update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))
+
+
+def test_constant_answer_is_the_mean_target():
+    target = np.zeros((300, 1, 2, 2), np.uint8)
+    target[:200, 0, 0, 0] = 1  # two thirds of the images
+    target[:100, 0, 0, 1] = 1  # a third: below the threshold
+    result = constant_answer(target)
+    entropy = math.log(3) - 2 / 3 * math.log(2)  # of either pixel; the others cost nothing
+    assert result["bce"] == pytest.approx(2 * entropy / 4, abs=1e-6)
+    assert result["mean_iu"] == pytest.approx(200 / 400)
+    assert result["image_iu"] == pytest.approx((100 * 0.5 + 100 * 1 + 100 * 0) / 300)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

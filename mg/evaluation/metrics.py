@@ -21,6 +21,7 @@ one with predictions and an empty target counts 0. A measure with nothing left i
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -100,6 +101,21 @@ class Metrics:
             "per_class_acc": accuracy,
             "per_class_recall": recall,
         }
+
+
+def constant_answer(targets: np.ndarray) -> dict[str, float | None]:
+    """The measures of the best answer that ignores its input: the mean of `targets` (N, C, H, W).
+
+    What a network has to beat before it can be said to have looked at the input.
+    """
+    mean = torch.as_tensor(targets.mean(axis=0, dtype=np.float64))
+    logits = torch.logit(mean, eps=1e-9)
+    metrics = Metrics()
+    for start in range(0, len(targets), 256):
+        batch = torch.as_tensor(targets[start : start + 256])
+        metrics.update(logits.expand(batch.shape), batch)
+    result = metrics.compute()
+    return {name: result[name] for name in MEASURES}
 
 
 def _ratios(numerators: list[int], denominators: list[int]) -> list[float | None]:

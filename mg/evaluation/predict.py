@@ -1,0 +1,201 @@
+"""Run a trained network over a test set: its outputs and the paper's measures of them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mg import networks, provenance
+from mg.data import hdf5
+from mg.errors import UserError
+from mg.evaluation.metrics import MEASURES, Metrics, constant_answer
+from mg.files import atomic_path, read_json, write_json
+from mg.training.checkpoint import read_torch
+from mg.training.loop import INPUT_MEAN, INPUT_STD, MODEL_FORMAT
+
+_FIELDS = {
+    "network": str,
+    "dataset": str,
+    "options": dict,
+    "label": str,
+    "seed": int,
+    "state_dict": dict,
+}
+
+
+def load_model(
+    path: str | os.PathLike, device: str | torch.device = "cpu"
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained network in `path`, in evaluation mode on `device`, and what it is.
+
+    Nothing in the file is executed (`weights_only`).
+
+    Returns:
+        The network (it gives logits), and the file's network, dataset, options, label and seed.
+
+    Raises:
+        UserError: the file is missing, damaged, not a model of mg, or its weights do not belong to
+            the network it names.
+    """
+    content = read_torch(Path(path))
+    if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
+        raise UserError(
+            f"{path} is not a trained model of mg (format {MODEL_FORMAT}); train it again"
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(content.get(name), kind):
+            raise UserError(f"{path} is damaged: no valid entry {name!r}; train it again")
+    try:
+        model = networks.build(content["network"], content["dataset"], **content["options"])
+        model.load_state_dict(content["state_dict"])
+    except UserError as error:
+        raise UserError(f"{path} names a network that cannot be built: {error}") from error
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        detail = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} does not hold the network it names ({detail})") from error
+    info = {name: content[name] for name in _FIELDS if name != "state_dict"}
+    return model.to(device).eval(), info
+
+
+def forward(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (B, C, H, W) of inputs `x` (B, 1, H, W) in [0, 1], normalised as in training."""
+    return model((x - INPUT_MEAN) / INPUT_STD)
+
+
+def check_fits(info: dict[str, Any], data: hdf5.Dataset, path: str | os.PathLike) -> None:
+    """Refuse test data of another task than the model was trained for."""
+    trained = networks.resolve_dataset(info["dataset"]).name
+    given = networks.resolve_dataset(data.attributes["task"]).name
+    if trained != given:
+        raise UserError(f"the model was trained for {trained} but {path} holds {given}")
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, inputs: np.ndarray, device: str | torch.device, batch: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the logits of `inputs` (N, 1, H, W), `batch` examples at a time, with their place."""
+    for start in tqdm(range(0, len(inputs), batch), desc="predict", unit="batch", disable=None):
+        part = slice(start, min(start + batch, len(inputs)))
+        try:
+            logits = forward(model, torch.as_tensor(inputs[part]).to(device))
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(f"batch {batch} does not fit the GPU; choose a smaller one") from error
+        yield part, logits
+
+
+def evaluate(
+    model_path: str | os.PathLike,
+    data_path: str | os.PathLike,
+    *,
+    metrics_path: str | os.PathLike,
+    predictions_path: str | os.PathLike | None = None,
+    device: str | torch.device = "cpu",
+    batch: int = 64,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Measure a model on a test set; write metrics.json and, if a path is given, predictions.h5.
+
+    The predictions are sigmoid outputs, data set `prediction` (N, C, H, W) in float16, rounded such
+    that thresholding them at 0.5 gives exactly the predicted pixels that were measured. What the
+    training cost is taken from run.json beside the model, null without it.
+
+    Args:
+        batch: examples computed at once; bounds the memory.
+        threads: processor threads to compute with; PyTorch's choice if None.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: a file is missing or damaged, or model and test set do not belong together.
+    """
+    if batch < 1:
+        raise UserError(f"batch is {batch}; it must be at least 1")
+    if threads:
+        torch.set_num_threads(threads)
+    model, info = load_model(model_path, device)
+    data = hdf5.load(data_path)
+    check_fits(info, data, data_path)
+    metrics = Metrics()
+    logits = predict(model, data.x, device, batch)
+
+    def measured() -> Iterator[tuple[slice, Tensor]]:
+        for part, values in logits:
+            metrics.update(values, torch.as_tensor(data.y[part]).to(device))
+            yield part, values
+
+    if predictions_path is None:
+        for _ in measured():
+            pass
+    else:
+        _write_predictions(predictions_path, measured(), data.y.shape, info)
+
+    shape = data.x.shape[1:]
+    counts = networks.count(model, shape)
+    run_path = Path(model_path).with_name("run.json")
+    run = read_json(run_path) if run_path.exists() else {}
+    result = metrics.compute()
+    record = {
+        "dataset": networks.resolve_dataset(info["dataset"]).name,
+        "network": info["label"],
+        "seed": info["seed"],
+        **{name: result.pop(name) for name in MEASURES},
+        **result,
+        "constant_answer": constant_answer(data.y),
+        "params": counts.parameters,
+        "macs": counts.multiply_adds,
+        "depth": networks.depth(model, shape),
+        "train_images": run.get("images"),
+        "train_seconds": run.get("seconds"),
+        "device": run.get("device"),
+        "commit": run.get("commit") or provenance.commit(),
+        "date": provenance.now(),
+        "test_images": len(data.x),
+        "architecture": info["network"],
+        "settings": {
+            "network": info["options"],
+            "training": run.get("settings"),
+            "test": {k: np.asarray(v).tolist() for k, v in data.attributes.items()},
+        },
+    }
+    write_json(metrics_path, record)
+    return record
+
+
+def half_sigmoid(logits: Tensor) -> Tensor:
+    """Sigmoid in float16, at least 0.5 exactly where `logits` are at least 0 despite rounding."""
+    below_half = 0.5 - 2**-12  # the largest float16 below 0.5
+    values = logits.float().sigmoid().half()
+    return values.where(logits >= 0, values.clamp(max=below_half))
+
+
+def _write_predictions(
+    path: str | os.PathLike,
+    parts: Iterator[tuple[slice, Tensor]],
+    shape: tuple[int, ...],
+    info: dict[str, Any],
+) -> None:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        stored = file.create_dataset(
+            "prediction",
+            shape,
+            np.float16,
+            chunks=(1, *shape[1:]),
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+        )
+        for part, logits in parts:
+            stored[part] = half_sigmoid(logits).cpu().numpy()
+        file.attrs.update(
+            dataset=networks.resolve_dataset(info["dataset"]).name,
+            network=info["label"],
+            seed=info["seed"],
+        )

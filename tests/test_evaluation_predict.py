@@ -1,0 +1,150 @@
+"""Evaluating a stored model: exact, bounded, and one line for every kind of damaged file."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mg import networks
+from mg.data import hdf5
+from mg.errors import UserError
+from mg.evaluation.metrics import MEASURES, Metrics
+from mg.evaluation.predict import evaluate, forward, half_sigmoid, load_model
+
+OPTIONS = {"width": [4, 2], "grids": 2}
+
+
+def save_model(path, dataset="segmentation", **changes):
+    torch.manual_seed(0)
+    options = changes.get("options", OPTIONS)
+    content = {
+        "format": "mg-model-1",
+        "network": "pmg",
+        "dataset": dataset,
+        "options": options,
+        "label": "pmg_small",
+        "seed": 3,
+        "state_dict": networks.build("pmg", dataset, **options).state_dict(),
+    }
+    torch.save({**content, **changes}, path)
+    return path
+
+
+def save_data(path, task="segmentation", n=11, size=16):
+    rng = np.random.default_rng(0)
+    channels = 10 if task == "segmentation" else 1
+    x = rng.random((n, 1, size, size), np.float32)
+    y = (rng.random((n, channels, size, size)) < 0.2).astype(np.uint8)
+    attributes = {"task": task, "split": "test", "canvas": size, "scale": [0.5, 1.5]}
+    hdf5.write(path, [(x, y)], attributes)
+    return path
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    return save_model(folder / "model.pt"), save_data(folder / "test.h5")
+
+
+def test_metrics_and_predictions_agree(stored, tmp_path):
+    model_path, data_path = stored
+    metrics_path, predictions_path = tmp_path / "metrics.json", tmp_path / "predictions.h5"
+    evaluate(
+        model_path, data_path, metrics_path=metrics_path, predictions_path=predictions_path, batch=4
+    )
+    record = json.loads(metrics_path.read_text())
+    data = hdf5.load(data_path)
+    with h5py.File(predictions_path) as file:
+        prediction = file["prediction"][:]
+        assert dict(file.attrs) == {"dataset": "segmentation", "network": "pmg_small", "seed": 3}
+    assert prediction.shape == data.y.shape
+
+    model, _ = load_model(model_path)
+    with torch.inference_mode():
+        logits = forward(model, torch.from_numpy(data.x))
+    np.testing.assert_allclose(prediction, logits.sigmoid().numpy(), atol=1e-3)
+    metrics = Metrics()  # of the file's numbers, thresholded: the reported measures exactly
+    metrics.update(torch.from_numpy(prediction).float() - 0.5, torch.from_numpy(data.y))
+    again = metrics.compute()
+    for name in ("mean_iu", "mean_acc", "recall", "image_iu", "per_class_iu"):
+        assert record[name] == pytest.approx(again[name], rel=1e-12), name
+    assert all(record[name] is not None for name in MEASURES)
+    assert record["params"] == sum(p.numel() for p in model.parameters())
+    assert record["macs"] == networks.count(model, (1, 16, 16)).multiply_adds
+    assert (record["network"], record["seed"], record["test_images"]) == ("pmg_small", 3, 11)
+    assert record["train_images"] is record["device"] is None
+    assert record["settings"]["test"]["scale"] == [0.5, 1.5]
+
+
+def test_training_costs_come_from_the_run(stored, tmp_path):
+    model_path = save_model(tmp_path / "model.pt")
+    run = {"images": 640, "seconds": 2.5, "device": "a card", "commit": "abc", "settings": {"a": 1}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    record = evaluate(model_path, stored[1], metrics_path=tmp_path / "metrics.json")
+    assert (record["train_images"], record["train_seconds"]) == (640, 2.5)
+    assert (record["device"], record["commit"]) == ("a card", "abc")
+    assert record["settings"]["training"] == {"a": 1}
+
+
+def test_rounding_never_crosses_the_threshold():
+    logits = torch.tensor([-9.0, -1e-3, -1e-5, -1e-9, -0.0, 0, 1e-9, 1e-5, 1e-3, 9])
+    half = half_sigmoid(logits)
+    assert half.dtype == torch.float16
+    assert torch.equal(half >= 0.5, logits >= 0)
+    torch.testing.assert_close(half.float(), logits.sigmoid(), atol=3e-4, rtol=0)
+
+
+def test_model_and_test_set_must_belong_together(stored, tmp_path):
+    other = save_data(tmp_path / "rotation.h5", "rotation")
+    with pytest.raises(UserError, match="trained for segmentation but .* holds rotation"):
+        evaluate(stored[0], other, metrics_path=tmp_path / "metrics.json")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _text(path):
+    path.write_text("not a model")
+
+
+def _pickle(path):
+    torch.save({"format": "mg-model-1", "network": print}, path)
+
+
+def _rename(path):
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "dataset": "cats"}, path)
+
+
+DAMAGES = {
+    "truncated": _cut,
+    "text": _text,
+    "code": _pickle,
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "other content": lambda path: torch.save([1, 2], path),
+    "other format": lambda path: save_model(path, format="mg-model-0"),
+    "no weights": lambda path: save_model(path, state_dict=None),
+    "weights of another width": lambda path: save_model(
+        path, state_dict=networks.build("pmg", "segmentation", width=[4, 4]).state_dict()
+    ),
+    "weights are numbers": lambda path: save_model(path, state_dict={"a": 1}),
+    "keys are numbers": lambda path: save_model(path, state_dict={1: torch.zeros(1)}),
+    "unknown network": lambda path: save_model(path, network="lenet"),
+    "unknown data set": _rename,
+    "seed is a list": lambda path: save_model(path, seed=[1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_models_are_refused_in_one_line(damage, tmp_path):
+    path = save_model(tmp_path / "model.pt")
+    DAMAGES[damage](path)
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
