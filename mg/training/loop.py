@@ -1,0 +1,416 @@
+"""Train one network on one task with one seed: data in, model.pt, history.csv and run.json out."""
+
+import csv
+import math
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from mg import networks, provenance
+from mg.data import hdf5
+from mg.errors import UserError
+from mg.evaluation.metrics import Metrics
+from mg.files import atomic_path, write_json
+from mg.training.checkpoint import Checkpoints
+from mg.training.device import device_name
+from mg.training.recipe import Recipe
+
+DATA_FACTS = ("task", "split", "mode", "seed", "canvas", "crc32_x", "crc32_y")
+MODEL_FORMAT = "mg-model-1"
+CHECKPOINT_SECONDS = 60  # of work that a killed training may lose
+
+# Every network of every task is fed the same normalisation: mean and standard deviation of the
+# segmentation training set (the authors' constants).
+INPUT_MEAN, INPUT_STD = 0.1141, 0.2746
+
+HISTORY = (
+    "epoch",
+    "images",
+    "train_loss",
+    "valid_loss",
+    "valid_mean_iu",
+    "valid_mean_acc",
+    "learning_rate",
+    "images_per_second",
+    "seconds",
+)
+
+
+class Interrupted(Exception):
+    """A signal ended the training after its checkpoint was written."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+@dataclass
+class Examples:
+    """A data set on the device that computes.
+
+    Attributes:
+        x: (N, 1, H, W) float32, normalised.
+        y: (N, C, H, W) uint8, 0 or 1.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+
+    @classmethod
+    def load(cls, paths: Sequence[Path], device: torch.device) -> tuple["Examples", list[dict]]:
+        """Read and join HDF5 files; also give what each file says of itself."""
+        parts = [hdf5.load(path) for path in paths]
+        shapes = {(part.x.shape[1:], part.y.shape[1:]) for part in parts}
+        if len(shapes) > 1:
+            raise UserError(
+                f"{', '.join(map(str, paths))} hold examples of different shapes; "
+                "train on files of one task and canvas"
+            )
+        x = torch.from_numpy(np.concatenate([part.x for part in parts]))
+        y = torch.from_numpy(np.concatenate([part.y for part in parts]))
+        x = x.to(device).sub_(INPUT_MEAN).div_(INPUT_STD)
+        facts = [
+            {"examples": len(part.x)} | {key: part.attributes[key] for key in DATA_FACTS}
+            for part in parts
+        ]
+        return cls(x, y.to(device)), facts
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def train(
+    network: str,
+    dataset: str,
+    options: dict[str, Any],
+    recipe: Recipe,
+    seed: int,
+    train_files: Sequence[Path],
+    valid_file: Path | None,
+    output: Path,
+    device: torch.device,
+    threads: int | None = None,
+    label: str | None = None,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Train `network` on `dataset` and write model.pt, history.csv and run.json into `output`.
+
+    A training that was killed goes on from its last checkpoint in `output`/checkpoints and ends,
+    on a CPU, with the same weights bit for bit. The folder is removed at the end.
+
+    Args:
+        network: name for `mg.networks.build`.
+        dataset: task name.
+        options: options for `mg.networks.build`.
+        recipe: optimiser, schedule and amount of training.
+        seed: decides initial weights and the order of examples.
+        train_files: HDF5 files to draw examples from, with replacement.
+        valid_file: HDF5 file to measure progress on after each epoch, if any; never trained on.
+        output: folder for the results.
+        device: where to compute.
+        threads: processor threads to compute with; PyTorch's choice if None.
+        label: what tables call the network, if not by its name.
+        log: takes lines for people.
+
+    Raises:
+        UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
+        Interrupted: SIGTERM or SIGINT came; a checkpoint was written.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    label = label or network
+    torch.manual_seed(seed)
+    model = networks.build(network, dataset, **options)
+    train_set, data = Examples.load(train_files, device)
+    valid_set = Examples.load([valid_file], device)[0] if valid_file else None
+    networks.check_canvas(network, dataset, train_set.x.shape[-1], **options)
+
+    settings = {
+        "network": network,
+        "dataset": dataset,
+        "options": options,
+        "recipe": recipe.as_dict(),
+        "seed": seed,
+        "data": data,
+    }
+    model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
+    residual = networks.registry.resolve_network(network, dataset).residual
+    run = _Run(model, recipe, seed, residual, train_set, valid_set)
+    checkpoints = Checkpoints(output / "checkpoints", settings)
+    state = checkpoints.load(log)
+    if state:
+        run.restore(state)
+        log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
+    started = provenance.now()
+    _work(run, checkpoints, output, f"{label} {dataset} seed {seed}", log)
+
+    with atomic_path(output / "model.pt") as temporary:
+        torch.save(
+            {
+                "format": MODEL_FORMAT,
+                "network": network,
+                "dataset": dataset,
+                "options": options,
+                "label": label,
+                "seed": seed,
+                "state_dict": {k: v.cpu().contiguous() for k, v in model.state_dict().items()},
+            },
+            temporary,
+        )
+    _write_history(output / "history.csv", run.history)
+    write_json(
+        output / "run.json",
+        {
+            "network": network,
+            "label": label,
+            "dataset": dataset,
+            "seed": seed,
+            "settings": {"options": options, "recipe": recipe.as_dict()},
+            "data": data,
+            "images": recipe.images,
+            "train_examples": len(train_set),
+            "seconds": round(run.seconds, 3),
+            "images_per_second": round(recipe.images / run.seconds, 1),
+            "device": device_name(device),
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "peak_device_bytes": torch.cuda.max_memory_allocated(device)
+            if device.type == "cuda"
+            else None,
+            "peak_host_bytes": _peak_host_bytes(),
+            "attempts": run.attempts,
+            "started": started,
+            "finished": provenance.now(),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+        },
+    )
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+
+
+class _Run:
+    """The moving parts of a training: everything a checkpoint has to hold."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        recipe: Recipe,
+        seed: int,
+        residual: bool,
+        train_set: Examples,
+        valid_set: Examples | None,
+    ) -> None:
+        self.model, self.recipe, self.seed, self.residual = model, recipe, seed, residual
+        self.train_set, self.valid_set = train_set, valid_set
+        self.device = train_set.x.device
+        self.optimizer = recipe.build_optimizer(model)
+        self.epoch, self.iteration, self.seconds, self.attempts = 0, 0, 0.0, 1
+        self.history: list[dict[str, Any]] = []
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.order: torch.Tensor | None = None
+        self._clock = time.perf_counter()
+        self._epoch_began = 0.0
+
+    def state(self) -> dict[str, Any]:
+        self.tick()
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "iteration": self.iteration,
+            "loss_sum": self.loss_sum,
+            "history": self.history,
+            "seconds": self.seconds,
+            "epoch_began": self._epoch_began,
+            "attempts": self.attempts,
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device)
+            if self.device.type == "cuda"
+            else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.iteration = state["epoch"], state["iteration"]
+        self.loss_sum = state["loss_sum"].to(self.device)
+        self.history, self.seconds = state["history"], state["seconds"]
+        self._epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+
+    def tick(self) -> None:
+        """Count the time since the last call."""
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def step(self) -> None:
+        """One optimiser step on one batch."""
+        if self.order is None:
+            # A stream per epoch: a resumed training needs no past draws to know the next batch.
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            shape = (self.recipe.iterations, self.recipe.accumulate, -1)
+            self.order = torch.randint(
+                len(self.train_set),
+                (self.recipe.iterations * self.recipe.batch,),
+                generator=generator,
+            )
+            self.order = self.order.view(shape).to(self.device)
+            self.model.train()
+        if self.iteration == 0 and self.recipe.forgets_momentum:
+            self.optimizer.state.clear()
+        rate = self.recipe.rate(self.epoch * self.recipe.iterations + self.iteration, self.residual)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in self.order[self.iteration]:
+            logits = self._forward(self.train_set.x[part])
+            target = self.train_set.y[part].to(torch.float32)
+            loss = F.binary_cross_entropy_with_logits(logits.float(), target)
+            loss = loss / self.recipe.accumulate
+            loss.backward()
+            self.loss_sum += loss.detach()
+        self.optimizer.step()
+        self.iteration += 1
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Measure on the validation set, note the epoch, move to the next."""
+        valid = self._validate() if self.valid_set else {}
+        self.tick()
+        images = self.recipe.iterations * self.recipe.batch
+        spent = self.seconds - self._epoch_began
+        row = {
+            "epoch": self.epoch + 1,
+            "images": (self.epoch + 1) * images,
+            "train_loss": float(self.loss_sum) / self.recipe.iterations,
+            "valid_loss": valid.get("bce"),
+            "valid_mean_iu": valid.get("mean_iu"),
+            "valid_mean_acc": valid.get("mean_acc"),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": round(images / spent, 1),
+            "seconds": round(self.seconds, 3),
+        }
+        self.history.append(row)
+        self.epoch, self.iteration, self.order = self.epoch + 1, 0, None
+        self.loss_sum.zero_()
+        self._epoch_began = self.seconds
+        return row
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.recipe.precision == "bfloat16":
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                return self.model(x)
+        return self.model(x)
+
+    @torch.inference_mode()
+    def _validate(self) -> dict[str, Any]:
+        self.model.eval()
+        metrics = Metrics()
+        for start in range(0, len(self.valid_set), 100):
+            x, y = self.valid_set.x[start : start + 100], self.valid_set.y[start : start + 100]
+            metrics.update(self._forward(x).float(), y)
+        return metrics.compute()
+
+
+def _work(run: _Run, checkpoints: Checkpoints, output: Path, title: str, log) -> None:
+    """Run to the end of the recipe: progress, checkpoints, signals."""
+    recipe = run.recipe
+    live_history = output / "checkpoints" / "history.csv"
+    bar = tqdm(
+        total=recipe.steps,
+        initial=run.epoch * recipe.iterations + run.iteration,
+        desc=title,
+        unit="it",
+        disable=not sys.stderr.isatty(),
+    )
+    saved = time.monotonic()
+    with bar, _signals() as received:
+        while run.epoch < recipe.epochs:
+            while run.iteration < recipe.iterations:
+                run.step()
+                bar.update()
+                if received or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    _check_finite(run, checkpoints)
+                    checkpoints.save(run.state())
+                    saved = time.monotonic()
+                if received:
+                    raise Interrupted(
+                        received[0],
+                        f"{signal.Signals(received[0]).name} at epoch {run.epoch + 1}, iteration "
+                        f"{run.iteration}: wrote {checkpoints.newest}; the same command goes on",
+                    )
+            _check_finite(run, checkpoints)
+            row = run.end_epoch()
+            _write_history(live_history, run.history)
+            if bar.disable:
+                log(_line(row, recipe, run.seconds))
+            else:
+                bar.set_postfix(loss=f"{row['train_loss']:.4f}", mean_iu=row["valid_mean_iu"])
+
+
+def _line(row: dict[str, Any], recipe: Recipe, seconds: float) -> str:
+    left = seconds / row["epoch"] * (recipe.epochs - row["epoch"])
+    valid = ""
+    if row["valid_loss"] is not None:
+        valid = f"  valid loss {row['valid_loss']:.4f}"
+        if row["valid_mean_iu"] is not None:
+            valid += f"  mean IU {row['valid_mean_iu']:.4f}"
+    return (
+        f"epoch {row['epoch']:3d}/{recipe.epochs}  loss {row['train_loss']:.4f}{valid}"
+        f"  {row['images_per_second']:.0f} images/s  {left:.0f} s left"
+    )
+
+
+def _check_finite(run: _Run, checkpoints: Checkpoints) -> None:
+    if math.isfinite(float(run.loss_sum)):
+        return
+    last = checkpoints.newest if checkpoints.newest.exists() else "none"
+    raise UserError(
+        f"the loss is no longer finite in epoch {run.epoch + 1} at learning rate "
+        f"{run.optimizer.param_groups[0]['lr']:.2g}; train with a lower one "
+        f"(last good checkpoint: {last})"
+    )
+
+
+@contextmanager
+def _signals():
+    """Collect SIGTERM and SIGINT instead of dying of them; a second one does kill."""
+    received: list[int] = []
+    before = {}
+
+    def note(number, frame):
+        received.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_history(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, HISTORY)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _peak_host_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

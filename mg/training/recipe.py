@@ -1,0 +1,109 @@
+"""How a network is trained: optimiser, learning rate, batches. One recipe serves every network."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from mg.errors import UserError
+
+# Residual networks keep a rate for long and then drop it (paper, section 4; fb.resnet.torch).
+STEP_EPOCHS = (0.3, 0.6, 0.8)
+STEP_FACTOR = 0.2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training that is not the network, the data or the seed.
+
+    Attributes:
+        optimizer: `sgd` (momentum 0.9, not Nesterov; its momentum is forgotten at every epoch, as
+            in the authors' code) or `adamw`.
+        schedule: `paper`: plain networks go from 1 to 1/1000 of the rate exponentially, epoch by
+            epoch; residual networks drop it to a fifth after 30, 60 and 80 % of the epochs.
+            `one_cycle`: every network warms up over the first fifth of the iterations and falls
+            along a cosine to zero.
+        learning_rate: the highest rate of the schedule; 0.1 in the paper.
+        weight_decay: applied to every parameter; 5e-4 in the paper.
+        epochs: number of epochs; 200 in the paper.
+        iterations: optimiser steps per epoch (150 segmentation, 800 spatial tasks in the paper).
+        batch: examples per optimiser step; 64 in the paper.
+        accumulate: parts that a batch is computed in; each part has its own batch statistics.
+        precision: `float32`, or `bfloat16` for activations with float32 weights (autocast).
+    """
+
+    optimizer: str = "sgd"
+    schedule: str = "paper"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    epochs: int = 200
+    iterations: int = 150
+    batch: int = 64
+    accumulate: int = 1
+    precision: str = "float32"
+
+    CHOICES = {
+        "optimizer": ("sgd", "adamw"),
+        "schedule": ("paper", "one_cycle"),
+        "precision": ("float32", "bfloat16"),
+    }
+
+    def __post_init__(self) -> None:
+        for name, allowed in self.CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(allowed)}")
+        for name in ("epochs", "iterations", "batch", "accumulate"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        for name, least in (("learning_rate", 0.0), ("weight_decay", -1e-300)):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value > least):
+                raise UserError(f"{name} is {value!r}; it must be a positive number")
+        if self.batch % self.accumulate:
+            raise UserError(
+                f"batch {self.batch} cannot be computed in {self.accumulate} equal parts; "
+                "choose an accumulate that divides it"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.epochs * self.iterations
+
+    @property
+    def images(self) -> int:
+        """Training examples seen in the whole training, repetitions counted."""
+        return self.steps * self.batch
+
+    def rate(self, step: int, residual: bool) -> float:
+        """Learning rate of optimiser step `step` (from 0)."""
+        if self.schedule == "one_cycle":
+            warm_up = max(1, round(0.2 * self.steps))
+            if step < warm_up:
+                return self.learning_rate * (step + 1) / warm_up
+            done = (step - warm_up) / max(1, self.steps - warm_up)
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        epoch = step // self.iterations
+        if residual:
+            drops = sum(epoch + 1 >= round(part * self.epochs) for part in STEP_EPOCHS)
+            return self.learning_rate * STEP_FACTOR**drops
+        return self.learning_rate * 10 ** (-3 * epoch / max(1, self.epochs - 1))
+
+    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimiser over every parameter of `model`."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        common = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, fused=True, **common)
+        return torch.optim.SGD(parameters, momentum=0.9, fused=True, **common)
+
+    @property
+    def forgets_momentum(self) -> bool:
+        """Whether the optimiser's state is dropped at the start of every epoch."""
+        return self.optimizer == "sgd"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for checkpoints and run.json."""
+        return asdict(self)

@@ -1,0 +1,128 @@
+# What the rules share: the checked configuration, names of files, and what decides a re-run.
+import ast
+import copy
+import glob
+import hashlib
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+validate(config, workflow.source_path("../schemas/config.schema.yaml"))
+
+RESULTS = f"results/{config['run']}"
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+TASKS, NETWORKS, SEEDS = config["tasks"], config["networks"], config["seeds"]
+SPATIAL_TASKS = [task for task in TASKS if task != "segmentation"]
+MODEL = f"{RESULTS}/models/{{task}}/{{network}}/seed{{seed}}"
+SOURCES = Path(workflow.basedir).parent / "mg"
+
+
+wildcard_constraints:
+    task="|".join(TASKS),
+    split="train|valid|test",
+    network="|".join(map(re.escape, config["architectures"])),
+    seed=r"\d+",
+
+
+def check_configuration():
+    """What a schema cannot say: that the parts of the configuration fit one another."""
+    known = sorted(config["architectures"])
+    for network in NETWORKS:
+        if network not in known:
+            raise WorkflowError(
+                f"configuration: networks names {network!r}, which architectures does not define; "
+                f"defined are {', '.join(known)}"
+            )
+    for task in TASKS:
+        if task not in config["training"]["tasks"]:
+            raise WorkflowError(
+                f"configuration: tasks names {task}, but training.tasks does not say how long to "
+                "train it"
+            )
+        settings = config["training"]["tasks"][task]
+        for network, parts in settings["accumulate"].items():
+            if settings["batch"] % parts:
+                raise WorkflowError(
+                    f"configuration: training.tasks.{task}.accumulate.{network} is {parts}, which "
+                    f"does not divide the batch of {settings['batch']}"
+                )
+
+
+check_configuration()
+
+# The command `mg` of the environment that Snakemake itself runs in, also when it is not activated;
+# under --sdm conda or apptainer the environment's own Python finds the package by its path.
+shell.prefix(
+    f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
+    f"PYTHONPATH={shlex.quote(str(SOURCES.parent))}${{PYTHONPATH:+:$PYTHONPATH}}; "
+)
+
+
+def code(*modules):
+    """Hash of what the named modules (paths below mg/) compute; comments and layout don't count.
+
+    A rule that has it as a parameter runs again when its code changes, and only then.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        tree = ast.parse((SOURCES / module).read_text())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                if isinstance(body[0].value, ast.Constant):
+                    body[0].value.value = ""  # a docstring
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def gpus():
+    """Number of NVIDIA cards that jobs on this machine may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([card for card in visible.split(",") if card.strip() not in ("", "-1")])
+    return len(glob.glob("/dev/nvidia[0-9]*"))
+
+
+def architecture(network):
+    """The package's network and its options for a name of the configuration."""
+    entry = config["architectures"][network]
+    return entry["network"], json.dumps(entry["options"], sort_keys=True)
+
+
+def task_data(task, key):
+    """A task's data setting, or None for the paper's own."""
+    return config["data"]["tasks"].get(task, {}).get(key)
+
+
+def pair(name, values):
+    """Two numbers as a command-line option, or nothing."""
+    return f"--{name} {values[0]} {values[1]}" if values else ""
+
+
+def training(task, key):
+    """A setting of the task's training."""
+    return config["training"]["tasks"][task][key]
+
+
+def train_files(wildcards):
+    """The data sets that a task is trained on."""
+    splits = ["train", "valid"] if training(wildcards.task, "include_valid") else ["train"]
+    return [f"{RESULTS}/data/{wildcards.task}/{split}.h5" for split in splits]
+
+
+def valid_file(wildcards):
+    """The data set that progress is measured on; none where it is trained on."""
+    if training(wildcards.task, "include_valid"):
+        return []
+    return f"{RESULTS}/data/{wildcards.task}/valid.h5"
+
+
+def of_models(name, tasks=TASKS, networks=NETWORKS, seeds=SEEDS):
+    """The file `name` of every trained model."""
+    return expand(f"{MODEL}/{name}", task=tasks, network=networks, seed=seeds)

@@ -1,0 +1,49 @@
+rule fetch_mnist:
+    """Bring the four MNIST files from the first source that serves them, and verify them."""
+    output:
+        # The files themselves are not declared: Snakemake would delete ones supplied by hand.
+        record=f"{config['mnist']['directory']}/verified.json",
+    log:
+        f"{LOGS}/fetch_mnist.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch_mnist.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        sources=config["mnist"]["sources"],
+        directory=config["mnist"]["directory"],
+    localrule: True
+    shell:
+        "set -- ; for source in {params.sources:q}; do set -- \"$@\" --source \"$source\"; done; "
+        "mg fetch \"$@\" --output {params.directory:q} --record {output.record:q} > {log:q} 2>&1"
+
+
+rule generate:
+    """Make one split of a task's cluttered images and their targets."""
+    input:
+        mnist=ancient(rules.fetch_mnist.output.record),
+    output:
+        f"{RESULTS}/data/{{task}}/{{split}}.h5",
+    log:
+        f"{LOGS}/generate/{{task}}/{{split}}.log",
+    benchmark:
+        f"{BENCHMARKS}/generate/{{task}}/{{split}}.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        mnist=config["mnist"]["directory"],
+        mode=config["data"]["mode"],
+        seed=config["data"]["seed"],
+        canvas=config["data"]["canvas"],
+        digit_size=config["data"]["digit_size"],
+        threshold=config["data"]["threshold"],
+        count=lambda wildcards: task_data(wildcards.task, wildcards.split),
+        scale=lambda wildcards: pair("scale", task_data(wildcards.task, "scale")),
+        digits=lambda wildcards: pair("digits", task_data(wildcards.task, "digits")),
+        code=code("data/clutter.py"),
+    shell:
+        "mg generate --task {wildcards.task} --split {wildcards.split} --mnist {params.mnist:q}"
+        " --mode {params.mode} --seed {params.seed} --canvas {params.canvas}"
+        " --digit-size {params.digit_size} --threshold {params.threshold}"
+        " --count {params.count} {params.scale} {params.digits}"
+        " --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,50 @@
+rule evaluate:
+    """Measure a trained network on the test set and keep its predictions."""
+    input:
+        model=rules.train.output.model,
+        run=rules.train.output.run,
+        test=f"{RESULTS}/data/{{task}}/test.h5",
+    output:
+        metrics=f"{MODEL}/metrics.json",
+        predictions=f"{MODEL}/predictions.h5",
+    log:
+        f"{LOGS}/evaluate/{{task}}/{{network}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{task}}/{{network}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    threads: 1
+    resources:
+        gpu=min(1, gpus()),
+    params:
+        code=code("metrics.py", "evaluation/predict.py"),
+    shell:
+        "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
+        " --predictions {output.predictions:q} --threads {threads} > {log:q} 2>&1"
+
+
+rule saliency:
+    """Map where a network looks: the effect of occlusions on points of its output."""
+    input:
+        model=rules.train.output.model,
+        test=f"{RESULTS}/data/{{task}}/test.h5",
+    output:
+        f"{MODEL}/saliency.h5",
+    log:
+        f"{LOGS}/saliency/{{task}}/{{network}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/saliency/{{task}}/{{network}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    threads: 1
+    resources:
+        gpu=min(1, gpus()),
+    params:
+        examples=config["saliency"]["examples"],
+        window=config["saliency"]["window"],
+        stride=config["saliency"]["stride"],
+        code=code("evaluation/saliency.py"),
+    shell:
+        "mg saliency --model {input.model:q} --data {input.test:q} --examples {params.examples}"
+        " --window {params.window} --stride {params.stride} --threads {threads}"
+        " --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,46 @@
+rule train:
+    """Train one network on one task with one seed; goes on from its checkpoint if there is one."""
+    input:
+        train=train_files,
+        valid=valid_file,
+    output:
+        model=f"{MODEL}/model.pt",
+        history=f"{MODEL}/history.csv",
+        run=f"{MODEL}/run.json",
+    log:
+        f"{LOGS}/train/{{task}}/{{network}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/train/{{task}}/{{network}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    threads: 1
+    resources:
+        gpu=min(1, gpus()),
+    params:
+        folder=subpath(output.model, parent=True),
+        network=lambda wildcards: architecture(wildcards.network)[0],
+        options=lambda wildcards: architecture(wildcards.network)[1],
+        valid=lambda wildcards, input: f"--valid {shlex.quote(input.valid)}" if input.valid else "",
+        optimizer=config["training"]["optimizer"],
+        schedule=config["training"]["schedule"],
+        learning_rate=config["training"]["learning_rate"],
+        weight_decay=config["training"]["weight_decay"],
+        precision=config["training"]["precision"],
+        epochs=lambda wildcards: training(wildcards.task, "epochs"),
+        iterations=lambda wildcards: training(wildcards.task, "iterations"),
+        batch=lambda wildcards: training(wildcards.task, "batch"),
+        accumulate=lambda wildcards: training(wildcards.task, "accumulate").get(
+            wildcards.network, 1
+        ),
+        code=code(
+            "networks/pyramid.py", "networks/mnist.py", "training/loop.py", "training/recipe.py"
+        ),
+    shell:
+        "mg train --task {wildcards.task} --network {params.network} --options {params.options:q}"
+        " --label {wildcards.network} --seed {wildcards.seed}"
+        " --train {input.train:q} {params.valid}"
+        " --optimizer {params.optimizer} --schedule {params.schedule}"
+        " --learning-rate {params.learning_rate} --weight-decay {params.weight_decay}"
+        " --precision {params.precision} --epochs {params.epochs} --iterations {params.iterations}"
+        " --batch {params.batch} --accumulate {params.accumulate}"
+        " --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
