@@ -10,20 +10,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from mg.data import hdf5, image_ops, random
+from mg.data import compiled, hdf5
+from mg.data.compiled import ANYWHERE, APART, CENTRE
 from mg.data.mnist import SPLITS, load_split
 from mg.errors import UserError
 
 VERSION = "1"
 MODES = ("paper", "independent")
 CLASSES = 10
-ANYWHERE, CENTRE, APART = range(3)  # where a sprite goes; APART: where it overlaps little
-_ATTEMPTS = 1000  # sprites tried per digit before a canvas counts as full
 
 
 @dataclass(frozen=True)
@@ -79,21 +76,6 @@ class Settings:
     threshold: float = 0.3
 
 
-class _Recipe(NamedTuple):
-    """Task and settings as plain numbers, for the compiled loop."""
-
-    placement: int
-    rotation: float
-    shear: float
-    low: float
-    high: float
-    digit_size: int
-    several: bool
-    mean: float
-    std: float
-    threshold: float
-
-
 def resolve_task(name: str) -> str:
     """Return the task's name; the released names (mnist-seg, …) are accepted.
 
@@ -106,7 +88,7 @@ def resolve_task(name: str) -> str:
     raise UserError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}")
 
 
-def _recipe(task: str, settings: Settings) -> _Recipe:
+def _recipe(task: str, settings: Settings) -> compiled.Recipe:
     description = TASKS[task]
     low, high = sorted(settings.scale or description.scale)
     several = description.digits is not None
@@ -126,7 +108,7 @@ def _recipe(task: str, settings: Settings) -> _Recipe:
         )
     if not (math.isfinite(mean) and std >= 0 and math.isfinite(std) and mean + std > 0):
         raise UserError(f"number of digits: mean {mean} and deviation {std} give no digits")
-    return _Recipe(
+    return compiled.Recipe(
         description.placement,
         math.radians(description.rotation),
         math.radians(description.shear),
@@ -138,152 +120,6 @@ def _recipe(task: str, settings: Settings) -> _Recipe:
         float(std),
         float(settings.threshold),
     )
-
-
-@njit(cache=True, nogil=True)
-def _centre(canvas, size):
-    return max((canvas - size + 1) // 2 - 1, 0)
-
-
-@njit(cache=True, nogil=True)
-def _overlaps_little(x, sprite, size, top, left):
-    area = 0
-    overlap = 0
-    for i in range(size):
-        for j in range(size):
-            if sprite[i, j] != 0:
-                area += 1
-                if x[top + i, left + j] != 0:
-                    overlap += 1
-    return area == 0 or overlap / area <= 0.3
-
-
-@njit(cache=True, nogil=True)
-def _example(x, y, images, labels, recipe, stream, deck, dealt, work):
-    """Compose one example; False if no position was found for a digit."""
-    canvas, other, sprite, line, sums = work
-    side = canvas.shape[0]
-    canvas[:] = 0
-    sums[:] = 0
-    digits = 1
-    if recipe.several:
-        digits = max(1, math.ceil(random.normal(stream, recipe.mean, recipe.std)))
-    for _ in range(digits):
-        if dealt[0] == deck.size:
-            random.shuffle(stream, deck)
-            dealt[0] = 0
-        index = deck[dealt[0]]
-        dealt[0] += 1
-        digit = images[index] * (1 / 255.0)
-        untouched = digit
-        if recipe.rotation > 0:
-            turned = np.empty_like(digit)
-            angle = random.uniform(stream, -recipe.rotation, recipe.rotation)
-            image_ops.rotate(digit, angle, turned)
-            digit = turned
-        if recipe.shear > 0:
-            sheared = np.empty_like(digit)
-            tangent = math.tan(random.uniform(stream, -recipe.shear, recipe.shear))
-            vertical = random.below(stream, 2) == 0
-            image_ops.shear(digit, tangent, vertical, sheared)
-            digit = sheared
-        placed = False
-        for _ in range(_ATTEMPTS):
-            factor = random.uniform(stream, recipe.low, recipe.high)
-            size = math.ceil(factor * recipe.digit_size)
-            image_ops.scale(digit, size, line, sprite)
-            highest = 0.0
-            for i in range(size):
-                for j in range(size):
-                    highest = max(highest, sprite[i, j])
-            if highest > 0:
-                for i in range(size):
-                    for j in range(size):
-                        sprite[i, j] *= 1 / highest
-            free = side - size + 1
-            if recipe.placement == CENTRE:
-                top = left = _centre(side, size)
-                placed = True
-            elif recipe.placement == ANYWHERE:
-                top, left = random.below(stream, free), random.below(stream, free)
-                placed = True
-            else:
-                for attempt in range(11):  # the original draws an eleventh and drops it
-                    top, left = random.below(stream, free), random.below(stream, free)
-                    placed = attempt < 10 and _overlaps_little(canvas, sprite, size, top, left)
-                    if placed:
-                        break
-            if placed:
-                break
-        if not placed:
-            return False
-        channel = labels[index] if recipe.several else 0
-        for i in range(size):
-            for j in range(size):
-                canvas[top + i, left + j] = min(canvas[top + i, left + j] + sprite[i, j], 1.0)
-                if recipe.several:
-                    sums[channel, top + i, left + j] += sprite[i, j]
-        if not recipe.several:
-            size = recipe.digit_size
-            image_ops.scale(untouched, size, line, other)
-            start = _centre(side, size)
-            for i in range(size):
-                for j in range(size):
-                    sums[0, start + i, start + j] = other[i, j]
-    x[0] = canvas
-    for c in range(y.shape[0]):
-        for i in range(side):
-            for j in range(side):
-                y[c, i, j] = sums[c, i, j] >= recipe.threshold
-    return True
-
-
-@njit(cache=True, nogil=True)
-def _workspace(side, classes):
-    reach = max(side, image_ops.SIDE)
-    return (
-        np.zeros((side, side)),
-        np.empty((reach, reach)),
-        np.empty((reach, reach)),
-        np.empty((reach, reach)),
-        np.zeros((classes, side, side)),
-    )
-
-
-@njit(cache=True, nogil=True)
-def _fill_in_sequence(x, y, images, labels, recipe, stream, deck, dealt):
-    """Fill x and y from one stream; the number of examples made."""
-    work = _workspace(x.shape[2], y.shape[1])
-    for n in range(x.shape[0]):
-        if not _example(x[n], y[n], images, labels, recipe, stream, deck, dealt, work):
-            return n
-    return x.shape[0]
-
-
-@njit(cache=True, nogil=True)
-def _fill_independently(x, y, images, labels, recipe, key, first, deck, ends):
-    """Fill x and y, each example from its own stream and digits; the number of examples made."""
-    work = _workspace(x.shape[2], y.shape[1])
-    stream = random.counter_stream(key)
-    dealt = np.zeros(1, np.int64)
-    for n in range(x.shape[0]):
-        random.restart(stream, random.mix(key + np.uint64(first + n)))
-        dealt[0] = 0
-        hand = deck[ends[n] : ends[n + 1]]
-        if not _example(x[n], y[n], images, labels, recipe, stream, hand, dealt, work):
-            return n
-    return x.shape[0]
-
-
-@njit(cache=True, nogil=True)
-def _count_digits(key, first, recipe, counts):
-    """How many digits the examples take that start at `first` in independent mode."""
-    stream = random.counter_stream(key)
-    for n in range(counts.size):
-        counts[n] = 1
-        if recipe.several:
-            random.restart(stream, random.mix(key + np.uint64(first + n)))
-            counts[n] = max(1, math.ceil(random.normal(stream, recipe.mean, recipe.std)))
 
 
 def blocks(
@@ -320,29 +156,29 @@ def blocks(
 def _blocks(task, split, images, labels, mode, count, seed, settings, recipe, block):
     shape = (settings.canvas, settings.canvas)
     if mode == "paper":
-        stream = random.mersenne_stream(seed)
+        stream = compiled.mersenne_stream(seed)
         deck = np.empty(len(images), np.int64)
         dealt = np.array([len(images)])
     else:
         digest = hashlib.blake2b(f"{seed}/{task}/{split}".encode(), digest_size=16).digest()
         key, deck_key = np.frombuffer(digest, np.uint64)
-        dealer = random.counter_stream(deck_key)
+        dealer = compiled.counter_stream(deck_key)
         pile = np.empty(0, np.int64)
     for first in range(0, count, block):
         n = min(block, count - first)
-        x = np.empty((n, 1, *shape), np.float32)
-        y = np.empty((n, TASKS[task].classes, *shape), np.uint8)
+        x = np.zeros((n, 1, *shape), np.float32)
+        y = np.zeros((n, TASKS[task].classes, *shape), np.uint8)
         if mode == "paper":
-            made = _fill_in_sequence(x, y, images, labels, recipe, stream, deck, dealt)
+            made = compiled.fill_in_sequence(x, y, images, labels, recipe, stream, deck, dealt)
         else:
             counts = np.empty(n, np.int64)
-            _count_digits(key, first, recipe, counts)
+            compiled.count_digits(key, first, recipe, counts)
             ends = np.concatenate([[0], np.cumsum(counts)])
             while len(pile) < ends[-1]:
                 deck = np.empty(len(images), np.int64)
-                random.shuffle(dealer, deck)
+                compiled.shuffle(dealer, deck)
                 pile = np.concatenate([pile, deck])
-            made = _fill_independently(x, y, images, labels, recipe, key, first, pile, ends)
+            made = compiled.fill_independently(x, y, images, labels, recipe, key, first, pile, ends)
             pile = pile[ends[-1] :]
         if made < n:
             raise UserError(

@@ -1,0 +1,507 @@
+"""The compiled heart of the generator: random numbers, image operations, one example.
+
+Everything follows the authors' programs to the last bit: Torch7's random stream, and rotation, shear
+and scaling of Torch7's `image` package with its mix of float32 coordinates and float64 pixels.
+
+It is one file because numba's cache on disk only notices changes in the file of the function it is
+asked for: code spread over files could run stale.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+SIDE = 28  # pixels of a digit's side
+_CENTRE = (SIDE - 1) / 2
+
+
+# Random numbers
+
+
+class Stream(NamedTuple):
+    """A source of 32-bit words, held in arrays so that compiled code can advance it.
+
+    words: (624,) uint32, drawn ahead; position: (1,) int64, the next word;
+    key: uint64, empty for MT19937, else [key, counter];
+    spare: (1,) float64, the second normal of a pair, or NaN.
+    """
+
+    words: np.ndarray
+    position: np.ndarray
+    key: np.ndarray
+    spare: np.ndarray
+
+
+def mersenne_stream(seed: int) -> Stream:
+    """The stream of Torch7 after `torch.manualSeed(seed)`: MT19937, Knuth's initialisation."""
+    words = np.empty(624, np.uint32)
+    word = seed & 0xFFFFFFFF
+    for i in range(624):
+        words[i] = word
+        word = (1812433253 * (word ^ (word >> 30)) + i + 1) & 0xFFFFFFFF
+    return Stream(words, np.array([624]), np.empty(0, np.uint64), np.array([np.nan]))
+
+
+@njit
+def counter_stream(key):
+    """An empty counter-based stream for `key`."""
+    keys = np.zeros(2, np.uint64)
+    keys[0] = key
+    return Stream(np.empty(624, np.uint32), np.array([624]), keys, np.array([np.nan]))
+
+
+@njit
+def restart(stream, key, index):
+    """Begin the counter-based stream number `index` of `key`."""
+    stream.key[0] = mix(key + np.uint64(index))
+    stream.key[1] = 0
+    stream.position[0] = stream.words.size
+    stream.spare[0] = np.nan
+
+
+@njit
+def mix(value):
+    """SplitMix64's finaliser: a bijection of 64-bit words that scatters neighbours."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@njit
+def _twist(words):
+    upper, lower = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
+    for i in range(624):
+        y = (words[i] & upper) | (words[(i + 1) % 624] & lower)
+        value = words[(i + 397) % 624] ^ (y >> np.uint32(1))
+        if y & np.uint32(1):
+            value ^= np.uint32(0x9908B0DF)
+        words[i] = value
+
+
+@njit
+def draw(stream):
+    """The next 32-bit word."""
+    if stream.key.size:
+        stream.key[1] += np.uint64(1)
+        step = np.uint64(0x9E3779B97F4A7C15)
+        return np.uint32(mix(stream.key[0] + stream.key[1] * step) >> np.uint64(32))
+    if stream.position[0] == 624:
+        _twist(stream.words)
+        stream.position[0] = 0
+    y = stream.words[stream.position[0]]
+    stream.position[0] += 1
+    y ^= y >> np.uint32(11)
+    y ^= (y << np.uint32(7)) & np.uint32(0x9D2C5680)
+    y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
+    return np.uint32(y ^ (y >> np.uint32(18)))
+
+
+@njit
+def uniform(stream, low, high):
+    """A number in [low, high)."""
+    return draw(stream) * (1.0 / 4294967296.0) * (high - low) + low
+
+
+@njit
+def below(stream, n):
+    """An integer in [0, n)."""
+    return np.int64(draw(stream)) % n
+
+
+@njit
+def normal(stream, mean, std):
+    """A normal number; Box-Muller, whose second value is kept for the next call."""
+    spare = stream.spare[0]
+    if not math.isnan(spare):
+        stream.spare[0] = np.nan
+        return spare * std + mean
+    angle = 2 * math.pi * uniform(stream, 0.0, 1.0)
+    radius = math.sqrt(-2 * math.log(1 - uniform(stream, 0.0, 1.0)))
+    stream.spare[0] = radius * math.sin(angle)
+    return radius * math.cos(angle) * std + mean
+
+
+@njit(cache=True, nogil=True)
+def shuffle(stream, order):
+    """Fill `order` with a random permutation of 0 … n-1."""
+    n = order.size
+    for i in range(n):
+        order[i] = i
+    for i in range(n - 1):
+        j = i + below(stream, n - i)
+        order[i], order[j] = order[j], order[i]
+
+
+# Image operations. Most of a digit is empty: each operation takes and returns a box (top, bottom,
+# left, right; ends exclusive) outside of which the image is zero, and works inside it only.
+
+
+@intrinsic
+def _fma(typing_context, a, b, c):
+    """a·b + c rounded once, as the matrix product of the original does it."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fma(*arguments)
+
+    return types.float64(types.float64, types.float64, types.float64), generate
+
+
+@njit
+def read(pixels, out):
+    """Write a digit of uint8 `pixels` to `out` as intensities in [0, 1]; returns its box."""
+    in_row = np.zeros(SIDE, np.uint8)
+    in_column = np.zeros(SIDE, np.uint8)
+    for i in range(SIDE):
+        for j in range(SIDE):
+            out[i, j] = pixels[i, j] * (1 / 255.0)
+            in_row[i] |= pixels[i, j]
+            in_column[j] |= pixels[i, j]
+    top, bottom, left, right = 0, SIDE, 0, SIDE
+    while top < bottom and not in_row[top]:
+        top += 1
+    while bottom > top and not in_row[bottom - 1]:
+        bottom -= 1
+    while left < right and not in_column[left]:
+        left += 1
+    while right > left and not in_column[right - 1]:
+        right -= 1
+    return top, bottom, left, right
+
+
+@njit
+def rotate(source, box, angle, out):
+    """Rotate by `angle` (radians, positive: counter-clockwise) about the centre; nearest pixel.
+
+    source, out: (28, 28) float64. Returns the box of `out`.
+    """
+    theta = np.float64(np.float32(angle))
+    cos, sin = np.float32(math.cos(theta)), np.float32(math.sin(theta))
+    centre = np.float32(_CENTRE)
+    top, bottom, left, right = SIDE, 0, SIDE, 0
+    for y in (box[0] - 1 - centre, box[1] - centre):
+        for x in (box[2] - 1 - centre, box[3] - centre):
+            i, j = cos * y - sin * x + centre, cos * x + sin * y + centre
+            top, bottom = min(top, int(i) - 1), max(bottom, int(i) + 2)
+            left, right = min(left, int(j) - 1), max(right, int(j) + 2)
+    top, bottom, left, right = max(top, 0), min(bottom, SIDE), max(left, 0), min(right, SIDE)
+
+    out[:] = 0
+    for i in range(top, bottom):
+        dy = np.float32(i) - centre
+        for j in range(left, right):
+            dx = np.float32(j) - centre
+            x = np.float64(cos * dx - sin * dy + centre)
+            y = np.float64(cos * dy + sin * dx + centre)
+            # Rounded half away from zero, a coordinate is in the image if it is in (-0.5, 27.5).
+            if -0.5 < x < SIDE - 0.5 and -0.5 < y < SIDE - 0.5:
+                out[i, j] = np.float32(source[int(y + 0.5), int(x + 0.5)])
+    return top, bottom, left, right
+
+
+@njit
+def _grid(i):
+    return _CENTRE * -(-1.0 + i * 2.0 / (SIDE - 1))
+
+
+@njit
+def shear(source, box, tangent, vertical, out):
+    """Shear about the centre, bilinear; what lies beyond the image is its edge, repeated.
+
+    vertical: row y of column x comes from y + tangent·x (else column x of row y from
+    x + tangent·y), measured from the centre. source, out: (28, 28) float64. Returns the box of
+    `out`.
+    """
+    tangent = np.float64(np.float32(tangent))
+    top, bottom, left, right = box
+    shift = (left, right - 1) if vertical else (top, bottom - 1)
+    shift = tangent * (shift[0] - _CENTRE), tangent * (shift[1] - _CENTRE)
+    begin, end = (top, bottom) if vertical else (left, right)
+    begin = 0 if begin == 0 else max(0, int(math.floor(begin - 1 - max(shift))))
+    end = SIDE if end == SIDE else min(SIDE, int(math.ceil(end - min(shift))) + 1)
+    if vertical:
+        top, bottom = begin, end
+    else:
+        left, right = begin, end
+
+    out[:] = 0
+    for i in range(top, bottom):
+        for j in range(left, right):
+            y, x = _grid(i), _grid(j)
+            if vertical:
+                at = np.float32(i) + np.float32(y - _fma(tangent, x, y))
+            else:
+                at = np.float32(j) + np.float32(x - (x + tangent * y))
+            at = min(max(at, np.float32(0)), np.float32(SIDE - 1))
+            low = int(at)
+            high = min(low + 1, SIDE - 1)
+            lower = np.float64(np.float32(low + 1) - at)
+            upper = np.float64(at - np.float32(low))
+            if vertical:
+                out[i, j] = source[low, j] * lower + source[high, j] * upper
+            else:
+                out[i, j] = source[i, low] * lower + source[i, high] * upper
+    return top, bottom, left, right
+
+
+@njit
+def _resize_columns(source, box, size, out):
+    """Resize 28 columns to `size` and transpose: applied twice, it resizes columns, then rows."""
+    top, bottom, left, right = box
+    larger = size > SIDE
+    step = np.float32(SIDE - larger) / np.float32(size - larger)
+    begin = max(0, int((left - 1) / step) - 1)
+    end = min(size, int(right / step) + 2)
+    out[:size] = 0
+    for d in range(begin, end):
+        start = np.float32(d) * step
+        first = int(start)
+        after = start - np.float32(first)
+        before = np.float32(1) - after
+        if larger and d < size - 1:  # linear
+            for i in range(top, bottom):
+                out[d, i] = before * source[i, first] + after * source[i, first + 1]
+        elif size >= SIDE:  # unchanged, or the last column
+            column = d if size == SIDE else SIDE - 1
+            for i in range(top, bottom):
+                out[d, i] = source[i, column]
+        else:  # average over [start, stop)
+            stop = np.float32(d + 1) * step
+            last = int(stop)
+            rest = stop - np.float32(last)
+            weight = before
+            for _ in range(first + 1, last):
+                weight += np.float32(1)
+            if last < SIDE:
+                weight += rest
+            for i in range(top, bottom):
+                total = np.float32(before * source[i, first])
+                for j in range(first + 1, last):
+                    total = np.float32(total + source[i, j])
+                if last < SIDE:
+                    total = np.float32(total + rest * source[i, last])
+                out[d, i] = total / weight
+    return begin, end, top, bottom
+
+
+@njit
+def scale(source, box, size, scratch, out):
+    """Resize to size x size: linear with aligned corners if larger, box averages if smaller.
+
+    source: (28, 28) float64; scratch: at least (size, 28); out: at least (size, size). Returns the
+    box of `out`.
+    """
+    turned = _resize_columns(source, box, size, scratch)
+    return _resize_columns(scratch, turned, size, out)
+
+
+# Examples
+
+ANYWHERE, CENTRE, APART = range(3)  # where a sprite goes; APART: where it covers little
+OVERLAP = 0.3  # share of a sprite's non-zero pixels that may fall on others
+_POSITIONS = 10  # tried per size
+_SIZES = 1000  # tried per digit before the canvas counts as full
+
+
+class Recipe(NamedTuple):
+    """Task and settings as plain numbers."""
+
+    placement: int
+    rotation: float  # radians, either way
+    shear: float  # radians, either way
+    low: float  # scale
+    high: float
+    digit_size: int
+    several: bool  # digits per example, each with its class's target; else one, shown untouched
+    mean: float  # of their number
+    std: float
+    threshold: float
+
+
+class _Work(NamedTuple):
+    """Scratch, float64. `canvas` and `sums` are zero between examples."""
+
+    canvas: np.ndarray  # (H, W), the input
+    sums: np.ndarray  # (C, H, W), the sprites of each class
+    digit: np.ndarray  # (28, 28), as read
+    turned: np.ndarray  # (28, 28), rotated
+    sheared: np.ndarray  # (28, 28)
+    line: np.ndarray  # (H, 28), resized in one direction
+    sprite: np.ndarray  # (H, W), ready to be placed
+
+
+@njit
+def _workspace(side, classes):
+    return _Work(
+        np.zeros((side, side)),
+        np.zeros((classes, side, side)),
+        np.empty((SIDE, SIDE)),
+        np.empty((SIDE, SIDE)),
+        np.empty((SIDE, SIDE)),
+        np.empty((side, SIDE)),
+        np.empty((side, side)),
+    )
+
+
+@njit
+def _centre(side, size):
+    return max((side - size + 1) // 2 - 1, 0)
+
+
+@njit
+def _normalise(sprite, box):
+    top, bottom, left, right = box
+    highest = 0.0
+    for i in range(top, bottom):
+        for j in range(left, right):
+            highest = max(highest, sprite[i, j])
+    if highest > 0:
+        factor = 1 / highest
+        for i in range(top, bottom):
+            for j in range(left, right):
+                sprite[i, j] *= factor
+
+
+@njit
+def _covers_little(canvas, sprite, box, y, x):
+    area = 0
+    covered = 0
+    for i in range(box[0], box[1]):
+        for j in range(box[2], box[3]):
+            inside = sprite[i, j] != 0
+            area += inside
+            covered += inside & (canvas[y + i, x + j] != 0)
+    return area == 0 or covered / area <= OVERLAP
+
+
+@njit
+def _sprite(digit, box, recipe, stream, work):
+    """Draw size and position and make the sprite; (box, y, x), with y < 0 if there is no room."""
+    side = work.canvas.shape[0]
+    for _ in range(_SIZES):
+        size = math.ceil(uniform(stream, recipe.low, recipe.high) * recipe.digit_size)
+        resized = scale(digit, box, size, work.line, work.sprite)
+        _normalise(work.sprite, resized)
+        if recipe.placement == CENTRE:
+            return resized, _centre(side, size), _centre(side, size)
+        for _ in range(_POSITIONS):
+            y = below(stream, side - size + 1)
+            x = below(stream, side - size + 1)
+            if recipe.placement == ANYWHERE:
+                return resized, y, x
+            if _covers_little(work.canvas, work.sprite, resized, y, x):
+                return resized, y, x
+        draw(stream)  # the original draws an eleventh position and does not look at it
+        draw(stream)
+    return box, -1, -1
+
+
+@njit
+def _add(work, box, y, x, channel, threshold, x_out, y_out):
+    for i in range(box[0], box[1]):
+        for j in range(box[2], box[3]):
+            value = min(work.canvas[y + i, x + j] + work.sprite[i, j], 1.0)
+            work.canvas[y + i, x + j] = value
+            x_out[0, y + i, x + j] = value
+    if channel >= 0:
+        for i in range(box[0], box[1]):
+            for j in range(box[2], box[3]):
+                value = work.sums[channel, y + i, x + j] + work.sprite[i, j]
+                work.sums[channel, y + i, x + j] = value
+                y_out[channel, y + i, x + j] = value >= threshold
+
+
+@njit
+def _example(x, y, images, labels, recipe, stream, deck, dealt, work):
+    """Compose one example in x and y, which are zero; False if a digit found no room."""
+    side = work.canvas.shape[0]
+    digits = 1
+    if recipe.several:
+        digits = max(1, math.ceil(normal(stream, recipe.mean, recipe.std)))
+    placed = np.empty((digits, 5), np.int64)
+    for n in range(digits):
+        if dealt[0] == deck.size:
+            shuffle(stream, deck)
+            dealt[0] = 0
+        index = deck[dealt[0]]
+        dealt[0] += 1
+
+        digit = work.digit
+        box = read(images[index], digit)
+        if not recipe.several:
+            size = recipe.digit_size
+            start = _centre(side, size)
+            top, bottom, left, right = scale(digit, box, size, work.line, work.sprite)
+            for i in range(top, bottom):
+                for j in range(left, right):
+                    y[0, start + i, start + j] = work.sprite[i, j] >= recipe.threshold
+        if recipe.rotation > 0:
+            angle = uniform(stream, -recipe.rotation, recipe.rotation)
+            box = rotate(digit, box, angle, work.turned)
+            digit = work.turned
+        if recipe.shear > 0:
+            tangent = math.tan(uniform(stream, -recipe.shear, recipe.shear))
+            vertical = below(stream, 2) == 0
+            box = shear(digit, box, tangent, vertical, work.sheared)
+            digit = work.sheared
+
+        box, at_y, at_x = _sprite(digit, box, recipe, stream, work)
+        if at_y < 0:
+            return False
+        channel = np.int64(labels[index]) if recipe.several else -1
+        _add(work, box, at_y, at_x, channel, recipe.threshold, x, y)
+        placed[n, 0] = channel
+        placed[n, 1], placed[n, 2] = at_y + box[0], at_y + box[1]
+        placed[n, 3], placed[n, 4] = at_x + box[2], at_x + box[3]
+
+    for n in range(digits):
+        channel, top, bottom, left, right = placed[n]
+        work.canvas[top:bottom, left:right] = 0
+        if channel >= 0:
+            work.sums[channel, top:bottom, left:right] = 0
+    return True
+
+
+@njit(cache=True, nogil=True)
+def fill_in_sequence(x, y, images, labels, recipe, stream, deck, dealt):
+    """Fill x (N, 1, H, W) and y (N, C, H, W), given as zeros, from one stream.
+
+    deck: a permutation of the digits, dealt: (1,) how many of it are used; both are advanced.
+    Returns the number of examples made: less than N if a digit found no room.
+    """
+    work = _workspace(x.shape[2], y.shape[1])
+    for n in range(x.shape[0]):
+        if not _example(x[n], y[n], images, labels, recipe, stream, deck, dealt, work):
+            return n
+    return x.shape[0]
+
+
+@njit(cache=True, nogil=True)
+def fill_independently(x, y, images, labels, recipe, key, first, hand, ends):
+    """As `fill_in_sequence`, but each example n has a stream of its own, that of key and first + n.
+
+    It takes the digits hand[ends[n]:ends[n + 1]].
+    """
+    work = _workspace(x.shape[2], y.shape[1])
+    stream = counter_stream(key)
+    dealt = np.zeros(1, np.int64)
+    for n in range(x.shape[0]):
+        restart(stream, key, first + n)
+        dealt[0] = 0
+        own = hand[ends[n] : ends[n + 1]]
+        if not _example(x[n], y[n], images, labels, recipe, stream, own, dealt, work):
+            return n
+    return x.shape[0]
+
+
+@njit(cache=True, nogil=True)
+def count_digits(key, first, recipe, counts):
+    """How many digits `fill_independently` takes for each example from `first` on."""
+    stream = counter_stream(key)
+    for n in range(counts.size):
+        counts[n] = 1
+        if recipe.several:
+            restart(stream, key, first + n)
+            counts[n] = max(1, math.ceil(normal(stream, recipe.mean, recipe.std)))
