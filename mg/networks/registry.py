@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -152,7 +153,19 @@ def build(network: str, dataset: str, **options: Any) -> nn.Module:
     Raises:
         UserError: an unknown network, data set or option, or a value that does not fit.
     """
-    entry = resolve_network(network, dataset)
+    scheme = options.pop("initialisation", None)
+    model = skeleton(network, dataset, **options, initialisation=scheme)
+    model.to_empty(device=torch.get_default_device())
+    initialise(model, scheme or SCHEMES[0], resolve_network(network, dataset).residual)
+    return model
+
+
+def skeleton(network: str, dataset: str, **options: Any) -> nn.Module:
+    """The network that `build` builds, without weights (on the meta device), to be examined.
+
+    Raises:
+        UserError: as `build` does.
+    """
     settings = defaults(network, dataset)
     for name, value in options.items():
         if name not in settings:
@@ -162,13 +175,10 @@ def build(network: str, dataset: str, **options: Any) -> nn.Module:
             )
         if value is not None:
             settings[name] = _CHECKS[name](name, value) if name in _CHECKS else value
-    scheme, classes = settings.pop("initialisation"), settings.pop("classes")
-    channels = resolve_dataset(dataset).channels
+    del settings["initialisation"]
+    builder = resolve_network(network, dataset).builder
     with torch.device("meta"):
-        model = entry.builder(channels, classes, **settings)
-    model.to_empty(device=torch.get_default_device())
-    initialise(model, scheme, entry.residual)
-    return model
+        return builder(resolve_dataset(dataset).channels, settings.pop("classes"), **settings)
 
 
 def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
@@ -187,8 +197,7 @@ def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
                 f"pixels, not {size}"
             )
         return
-    with torch.device("meta"):
-        multiple = build(network, dataset, **options).size_multiple
+    multiple = skeleton(network, dataset, **options).size_multiple
     if size < 1 or size % multiple:
         raise UserError(
             f"network {network} cannot work on a canvas of {size} pixels: it halves its grids to "
@@ -217,10 +226,9 @@ class Layer(NamedTuple):
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds, biases not counted (as in the paper's tables)."""
-        pixels = self.input_shape if isinstance(self.module, nn.ConvTranspose2d) else None
-        height_width = (pixels or self.output_shape)[2:]
-        per_pixel = self.module.weight.numel()
-        return per_pixel * torch.Size(height_width).numel()
+        transposed = isinstance(self.module, nn.ConvTranspose2d)
+        shape = self.input_shape if transposed else self.output_shape
+        return self.module.weight.numel() * prod(shape[2:])
 
 
 def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
@@ -229,6 +237,30 @@ def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     Layers that nobody reads (see `leave_out_unread`) are among them, as in the paper's counts.
     Nothing is computed: the model runs on shapes alone.
     """
+    return examine(model, input_shape)[0]
+
+
+def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Counts:
+    """Parameters, and multiply-adds for one image of (channels, height, width).
+
+    Both include the layers that cannot influence the output, as the paper's numbers do.
+    """
+    return total(model, layers(model, input_shape))
+
+
+def total(model: nn.Module, layers: list[Layer]) -> Counts:
+    """The parameters of `model` and the multiply-adds of its `layers`."""
+    parameters = sum(p.numel() for p in model.parameters())
+    return Counts(parameters, sum(layer.multiply_adds for layer in layers))
+
+
+def depth(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """The number of convolutions and linear layers on the longest path from input to output."""
+    return examine(model, input_shape)[1]
+
+
+def examine(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[Layer], int]:
+    """`layers` and `depth` from one run."""
     found: list[Layer] = []
 
     def hook(name: str) -> Callable:
@@ -242,59 +274,50 @@ def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     ]
+    on_shapes = {
+        name: tensor.detach().to("meta")
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
+    # The graph of gradients with respect to the image is what the longest path is found in.
+    image = torch.empty(1, *input_shape, device="meta", requires_grad=True)
     try:
-        with _everything_computed(model), torch.no_grad():
-            _run_on_shapes(model, input_shape)
+        with _for_examination(model), torch.enable_grad():
+            output = functional_call(model, on_shapes, (image,))
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return found, _longest_path(output)
 
 
-def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Counts:
-    """Parameters, and multiply-adds for one image of (channels, height, width).
-
-    Both include the layers that cannot influence the output, as the paper's numbers do.
-    """
-    return Counts(
-        sum(p.numel() for p in model.parameters()),
-        sum(layer.multiply_adds for layer in layers(model, input_shape)),
-    )
-
-
-def depth(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """The number of convolutions and linear layers on the longest path from input to output."""
-    output = _run_on_shapes(model, input_shape)
+def _longest_path(output: torch.Tensor) -> int:
     longest: dict[Any, int] = {}
     stack = [output.grad_fn]
     while stack:
-        node = stack[-1]
-        before = [n for n, _ in node.next_functions if n is not None]
-        waiting = [n for n in before if n not in longest]
+        before = [node for node, _ in stack[-1].next_functions if node is not None]
+        waiting = [node for node in before if node not in longest]
         if waiting:
             stack += waiting
             continue
+        node = stack.pop()
         is_layer = node.name().startswith(("ConvolutionBackward", "AddmmBackward"))
-        longest[stack.pop()] = is_layer + max((longest[n] for n in before), default=0)
+        longest[node] = is_layer + max((longest[n] for n in before), default=0)
     return longest[output.grad_fn]
 
 
-def _run_on_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> torch.Tensor:
-    state = {
-        **{name: p.to("meta") for name, p in model.named_parameters()},
-        **{name: b.to("meta") for name, b in model.named_buffers()},
-    }
-    return functional_call(model, state, (torch.empty(2, *input_shape, device="meta"),))
-
-
 @contextmanager
-def _everything_computed(model: nn.Module) -> Iterator[None]:
+def _for_examination(model: nn.Module) -> Iterator[None]:
+    """Compute every grid, and skip batch norm: it changes no shape, and is slow on shapes."""
     units = [module for module in model.modules() if isinstance(module, MultigridConv)]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     wanted = [unit.wanted for unit in units]
     for unit in units:
         unit.wanted = list(range(len(unit.convs)))
+    for norm in norms:
+        norm.forward = lambda x: x
     try:
         yield
     finally:
         for unit, before in zip(units, wanted, strict=True):
             unit.wanted = before
+        for norm in norms:
+            del norm.forward
