@@ -1,14 +1,7 @@
 """The networks of the paper; `pyramid.py` holds the idea, `registry.py` the names."""
 
-from mg.networks.registry import (
-    Counts,
-    DatasetSpec,
-    build,
-    check_canvas,
-    count,
-    depth,
-    resolve_dataset,
-)
+from mg.networks.counting import Counts, count, depth
+from mg.networks.registry import DatasetSpec, build, check_canvas, resolve_dataset
 
 __all__ = [
     "Counts",

@@ -14,6 +14,7 @@ units of pmg and r_pmg, one grid, one width throughout, and as close to as many 
 """
 
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,11 @@ class UpConv(nn.ModuleList):
     def __init__(self, n_in: Sequence[int], n_out: Sequence[int]):
         super().__init__(
             nn.Sequential(
-                nn.ConvTranspose2d(a, b, 2, stride=2), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
+                OrderedDict(
+                    conv=nn.ConvTranspose2d(a, b, 2, stride=2),
+                    bn=nn.BatchNorm2d(b),
+                    relu=nn.ReLU(inplace=True),
+                )
             )
             for a, b in zip(n_in, n_out, strict=True)
         )

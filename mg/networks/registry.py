@@ -1,20 +1,16 @@
-"""Names of networks and data sets; building and counting."""
+"""Names of networks and data sets, and building by name."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from mg.errors import UserError
 from mg.networks import cifar, imagenet, mnist, options
 from mg.networks.initialisation import SCHEMES, initialise
-from mg.networks.pyramid import MultigridConv
 
 # ------------------------------------------------------------------------ names
 
@@ -203,121 +199,3 @@ def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
             f"network {network} cannot work on a canvas of {size} pixels: it halves its grids to "
             f"1/{multiple}, so the side must be a multiple of {multiple}"
         )
-
-
-# ------------------------------------------------------------------------ counting
-
-
-class Counts(NamedTuple):
-    """Learnable parameters, and multiply-adds of convolutions and linear layers for one image."""
-
-    parameters: int
-    multiply_adds: int
-
-
-class Layer(NamedTuple):
-    """One execution of a convolution, transposed convolution or linear layer on one image."""
-
-    name: str
-    module: nn.Module
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-
-    @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds, biases not counted (as in the paper's tables)."""
-        transposed = isinstance(self.module, nn.ConvTranspose2d)
-        shape = self.input_shape if transposed else self.output_shape
-        return self.module.weight.numel() * prod(shape[2:])
-
-
-def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
-    """The layers of `model` in order of execution for an image of (channels, height, width).
-
-    Layers that nobody reads (see `leave_out_unread`) are among them, as in the paper's counts.
-    Nothing is computed: the model runs on shapes alone.
-    """
-    return examine(model, input_shape)[0]
-
-
-def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Counts:
-    """Parameters, and multiply-adds for one image of (channels, height, width).
-
-    Both include the layers that cannot influence the output, as the paper's numbers do.
-    """
-    return total(model, layers(model, input_shape))
-
-
-def total(model: nn.Module, layers: list[Layer]) -> Counts:
-    """The parameters of `model` and the multiply-adds of its `layers`."""
-    parameters = sum(p.numel() for p in model.parameters())
-    return Counts(parameters, sum(layer.multiply_adds for layer in layers))
-
-
-def depth(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """The number of convolutions and linear layers on the longest path from input to output."""
-    return examine(model, input_shape)[1]
-
-
-def examine(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[Layer], int]:
-    """`layers` and `depth` from one run."""
-    found: list[Layer] = []
-
-    def hook(name: str) -> Callable:
-        def record(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            found.append(Layer(name, module, tuple(inputs[0].shape), tuple(output.shape)))
-
-        return record
-
-    handles = [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-    ]
-    on_shapes = {
-        name: tensor.detach().to("meta")
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-    }
-    # The graph of gradients with respect to the image is what the longest path is found in.
-    image = torch.empty(1, *input_shape, device="meta", requires_grad=True)
-    try:
-        with _for_examination(model), torch.enable_grad():
-            output = functional_call(model, on_shapes, (image,))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found, _longest_path(output)
-
-
-def _longest_path(output: torch.Tensor) -> int:
-    longest: dict[Any, int] = {}
-    stack = [output.grad_fn]
-    while stack:
-        before = [node for node, _ in stack[-1].next_functions if node is not None]
-        waiting = [node for node in before if node not in longest]
-        if waiting:
-            stack += waiting
-            continue
-        node = stack.pop()
-        is_layer = node.name().startswith(("ConvolutionBackward", "AddmmBackward"))
-        longest[node] = is_layer + max((longest[n] for n in before), default=0)
-    return longest[output.grad_fn]
-
-
-@contextmanager
-def _for_examination(model: nn.Module) -> Iterator[None]:
-    """Compute every grid, and skip batch norm: it changes no shape, and is slow on shapes."""
-    units = [module for module in model.modules() if isinstance(module, MultigridConv)]
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    wanted = [unit.wanted for unit in units]
-    for unit in units:
-        unit.wanted = list(range(len(unit.convs)))
-    for norm in norms:
-        norm.forward = lambda x: x
-    try:
-        yield
-    finally:
-        for unit, before in zip(units, wanted, strict=True):
-            unit.wanted = before
-        for norm in norms:
-            del norm.forward

@@ -9,7 +9,8 @@ from typing import Any
 
 from mg.errors import UserError
 from mg.networks import cifar
-from mg.networks.registry import examine, layers, resolve_dataset, skeleton, total
+from mg.networks.counting import layers, longest_path, total
+from mg.networks.registry import resolve_dataset, skeleton
 
 FORMATS = ("text", "json", "markdown", "csv")
 
@@ -115,10 +116,10 @@ def _row(
     row.update(network=network, dataset=dataset, options=options)
     if network is not None:
         spec = resolve_dataset(dataset)
-        shape = (spec.channels, spec.size, spec.size)
         model = skeleton(network, dataset, **options)
-        found, row["depth"] = examine(model, shape)
+        found = layers(model, (spec.channels, spec.size, spec.size))
         row["parameters"], row["multiply_adds"] = total(model, found)
+        row["depth"] = longest_path(found)
     if not results:
         return row
     printed = results[0]

@@ -1,0 +1,183 @@
+"""What a network is made of: its layers, how they are connected, what they cost.
+
+Found by running the network on shapes alone (the meta device), so that nothing is computed; the
+graph of its gradients says which layer reads which.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from mg.networks.pyramid import MultigridConv
+
+Shape = tuple[int, int, int]
+"""(channels, height, width) of an image."""
+
+IMAGE = "image"
+
+
+class Counts(NamedTuple):
+    """Learnable parameters, and multiply-adds of convolutions and linear layers for one image."""
+
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass
+class Layer:
+    """A convolution, transposed convolution or linear layer, and its place in the network.
+
+    Attributes:
+        name: as in the state dict.
+        module: the layer itself.
+        input_shape, output_shape: without the batch dimension.
+        depth: layers on the longest path from the image to here, this one included.
+        reads: names of the layers (or `IMAGE`) whose outputs, normalised, pooled, upsampled or
+            concatenated, are its input.
+        adds: the same for the shortcut that is added to its output.
+        live: whether it can influence the output of the network.
+    """
+
+    name: str
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    depth: int = 0
+    reads: list[str] = field(default_factory=list)
+    adds: list[str] = field(default_factory=list)
+    live: bool = False
+
+    @property
+    def multiply_adds(self) -> int:
+        """For one image; biases are not counted, as in the paper's tables."""
+        transposed = isinstance(self.module, nn.ConvTranspose2d)
+        shape = self.input_shape if transposed else self.output_shape
+        return self.module.weight.numel() * prod(shape[1:])
+
+
+def layers(model: nn.Module, input_shape: Shape) -> list[Layer]:
+    """The layers of `model` in order of execution.
+
+    Layers that nobody reads (see `leave_out_unread`) are among them, as in the paper's counts.
+    """
+    found: dict[Any, Layer] = {}  # by node of the graph of gradients
+
+    def hook(name: str) -> Callable:
+        def record(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            shapes = tuple(inputs[0].shape[1:]), tuple(output.shape[1:])
+            found[output.grad_fn] = Layer(name, module, *shapes)
+
+        return record
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    ]
+    on_shapes = {
+        name: tensor.detach().to("meta")
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
+    # Only the image requires a gradient: the graph then holds the paths from it and nothing else.
+    image = torch.empty(1, *input_shape, device="meta", requires_grad=True)
+    try:
+        with _for_examination(model), torch.enable_grad():
+            output = functional_call(model, on_shapes, (image,))
+    finally:
+        for handle in handles:
+            handle.remove()
+    _connect(found, output.grad_fn)
+    return list(found.values())
+
+
+def count(model: nn.Module, input_shape: Shape) -> Counts:
+    """Parameters, and multiply-adds for one image.
+
+    Both include the layers that cannot influence the output, as the paper's numbers do.
+    """
+    return total(model, layers(model, input_shape))
+
+
+def total(model: nn.Module, layers: list[Layer]) -> Counts:
+    """The parameters of `model` and the multiply-adds of its `layers`."""
+    parameters = sum(p.numel() for p in model.parameters())
+    return Counts(parameters, sum(layer.multiply_adds for layer in layers))
+
+
+def depth(model: nn.Module, input_shape: Shape) -> int:
+    """The number of convolutions and linear layers on the longest path from input to output."""
+    return longest_path(layers(model, input_shape))
+
+
+def longest_path(layers: list[Layer]) -> int:
+    """The depth of the network that consists of `layers`."""
+    return max(layer.depth for layer in layers if layer.live)
+
+
+def _connect(found: dict[Any, Layer], output: Any) -> None:
+    """Fill in what depends on the connections, walking back from every layer to those before it."""
+    by_name = {layer.name: layer for layer in found.values()}
+    for node, layer in found.items():  # in order of execution: sources come first
+        main, shortcut = _sources(found, [n for n, _ in node.next_functions if n is not None])
+        layer.reads = main
+        layer.depth = 1 + max(
+            (by_name[s].depth for s in main + shortcut if s in by_name), default=0
+        )
+    unseen = sum(_sources(found, [output]), [])
+    while unseen:
+        layer = by_name.get(unseen.pop())
+        if layer is not None and not layer.live:
+            layer.live = True
+            unseen += layer.reads + layer.adds
+
+
+def _sources(found: dict[Any, Layer], nodes: list[Any]) -> tuple[list[str], list[str]]:
+    """The layers (or `IMAGE`) nearest before `nodes`: by the main path, and by shortcuts only.
+
+    Where a shortcut is added to the output of a layer, it is noted as what that layer `adds`.
+    """
+    main: dict[str, None] = {}
+    shortcut: dict[str, None] = {}
+    seen = set()
+    stack = [(node, main) for node in reversed(nodes)]
+    while stack:
+        node, names = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        before = [n for n, _ in node.next_functions if n is not None]
+        if node in found:
+            names[found[node].name] = None
+        elif not before:
+            names[IMAGE] = None
+        elif node.name().startswith("AddBackward"):  # r.add_(shortcut(x)), r is a layer's output
+            stack += [(before[1], shortcut), (before[0], names)]
+            found[before[0]].adds = _sources(found, [before[1]])[0]
+        else:
+            stack += [(n, names) for n in reversed(before)]
+    return list(main), [name for name in shortcut if name not in main]
+
+
+@contextmanager
+def _for_examination(model: nn.Module) -> Iterator[None]:
+    """Compute every grid, and skip batch norm: it changes no shape, and is slow on shapes."""
+    units = [module for module in model.modules() if isinstance(module, MultigridConv)]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    wanted = [unit.wanted for unit in units]
+    for unit in units:
+        unit.wanted = list(range(len(unit.convs)))
+    for norm in norms:
+        norm.forward = lambda x: x
+    try:
+        yield
+    finally:
+        for unit, before in zip(units, wanted, strict=True):
+            unit.wanted = before
+        for norm in norms:
+            del norm.forward
