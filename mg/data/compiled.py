@@ -152,23 +152,24 @@ def _fma(typing_context, a, b, c):
 @njit
 def read(pixels, out):
     """Write a digit of uint8 `pixels` to `out` as intensities in [0, 1]; returns its box."""
-    in_row = np.zeros(SIDE, np.uint8)
-    in_column = np.zeros(SIDE, np.uint8)
+    top, bottom, left, right = SIDE, 0, SIDE, 0
     for i in range(SIDE):
+        row = pixels[i]
+        filled = 0
         for j in range(SIDE):
-            out[i, j] = pixels[i, j] * (1 / 255.0)
-            in_row[i] |= pixels[i, j]
-            in_column[j] |= pixels[i, j]
-    top, bottom, left, right = 0, SIDE, 0, SIDE
-    while top < bottom and not in_row[top]:
-        top += 1
-    while bottom > top and not in_row[bottom - 1]:
-        bottom -= 1
-    while left < right and not in_column[left]:
-        left += 1
-    while right > left and not in_column[right - 1]:
-        right -= 1
-    return top, bottom, left, right
+            filled |= row[j]
+            out[i, j] = row[j] * (1 / 255.0)
+        if filled:
+            top, bottom = min(top, i), i + 1
+            j = 0
+            while row[j] == 0:
+                j += 1
+            left = min(left, j)
+            j = SIDE - 1
+            while row[j] == 0:
+                j -= 1
+            right = max(right, j + 1)
+    return min(top, bottom), bottom, min(left, right), right
 
 
 @njit
@@ -181,29 +182,36 @@ def rotate(source, box, angle, out):
     cos, sin = np.float32(math.cos(theta)), np.float32(math.sin(theta))
     centre = np.float32(_CENTRE)
     top, bottom, left, right = SIDE, 0, SIDE, 0
-    for y in (box[0] - 1 - centre, box[1] - centre):
-        for x in (box[2] - 1 - centre, box[3] - centre):
-            i, j = cos * y - sin * x + centre, cos * x + sin * y + centre
-            top, bottom = min(top, int(i) - 1), max(bottom, int(i) + 2)
-            left, right = min(left, int(j) - 1), max(right, int(j) + 2)
-    top, bottom, left, right = max(top, 0), min(bottom, SIDE), max(left, 0), min(right, SIDE)
-
     out[:] = 0
-    for i in range(top, bottom):
+    for i in range(SIDE):
         dy = np.float32(i) - centre
-        for j in range(left, right):
+        # The columns that look into the source's box, give or take one.
+        begin, end = 0, SIDE
+        for slope, offset, low, high in (
+            (cos, sin * dy - centre, box[2], box[3]),
+            (sin, -cos * dy - centre, box[0], box[1]),
+        ):
+            if abs(slope) > 1e-3:
+                edges = (low - 1 + offset) / slope, (high + offset) / slope
+                begin = max(begin, int(min(edges) + centre))
+                end = min(end, int(max(edges) + centre) + 2)
+        row = out[i]
+        for j in range(begin, end):
             dx = np.float32(j) - centre
-            x = np.float64(cos * dx - sin * dy + centre)
-            y = np.float64(cos * dy + sin * dx + centre)
             # Rounded half away from zero, a coordinate is in the image if it is in (-0.5, 27.5).
-            if -0.5 < x < SIDE - 0.5 and -0.5 < y < SIDE - 0.5:
-                out[i, j] = np.float32(source[int(y + 0.5), int(x + 0.5)])
-    return top, bottom, left, right
+            x = np.float64(cos * dx - sin * dy + centre) + 0.5
+            y = np.float64(cos * dy + sin * dx + centre) + 0.5
+            if 0 < x < SIDE and 0 < y < SIDE:
+                value = source[int(y), int(x)]
+                if value > 0:
+                    row[j] = np.float32(value)
+                    top, bottom = min(top, i), i + 1
+                    left, right = min(left, j), max(right, j + 1)
+    return min(top, bottom), bottom, min(left, right), right
 
 
-@njit
-def _grid(i):
-    return _CENTRE * -(-1.0 + i * 2.0 / (SIDE - 1))
+# The original's coordinates from the centre: negated, and rounded as its linspace rounds.
+_GRID = _CENTRE * -(-1.0 + np.arange(SIDE) * 2.0 / (SIDE - 1))
 
 
 @njit
@@ -216,11 +224,11 @@ def shear(source, box, tangent, vertical, out):
     """
     tangent = np.float64(np.float32(tangent))
     top, bottom, left, right = box
-    shift = (left, right - 1) if vertical else (top, bottom - 1)
-    shift = tangent * (shift[0] - _CENTRE), tangent * (shift[1] - _CENTRE)
+    ends = (left, right - 1) if vertical else (top, bottom - 1)
+    shifts = tangent * (ends[0] - _CENTRE), tangent * (ends[1] - _CENTRE)
     begin, end = (top, bottom) if vertical else (left, right)
-    begin = 0 if begin == 0 else max(0, int(math.floor(begin - 1 - max(shift))))
-    end = SIDE if end == SIDE else min(SIDE, int(math.ceil(end - min(shift))) + 1)
+    begin = 0 if begin == 0 else max(0, int(math.floor(begin - 1 - max(shifts))))
+    end = SIDE if end == SIDE else min(SIDE, int(math.ceil(end - min(shifts))) + 1)
     if vertical:
         top, bottom = begin, end
     else:
@@ -229,7 +237,7 @@ def shear(source, box, tangent, vertical, out):
     out[:] = 0
     for i in range(top, bottom):
         for j in range(left, right):
-            y, x = _grid(i), _grid(j)
+            y, x = _GRID[i], _GRID[j]
             if vertical:
                 at = np.float32(i) + np.float32(y - _fma(tangent, x, y))
             else:
@@ -256,17 +264,17 @@ def _resize_columns(source, box, size, out):
     end = min(size, int(right / step) + 2)
     out[:size] = 0
     for d in range(begin, end):
+        column = out[d, top:bottom]
         start = np.float32(d) * step
         first = int(start)
         after = start - np.float32(first)
         before = np.float32(1) - after
-        if larger and d < size - 1:  # linear
-            for i in range(top, bottom):
-                out[d, i] = before * source[i, first] + after * source[i, first + 1]
-        elif size >= SIDE:  # unchanged, or the last column
-            column = d if size == SIDE else SIDE - 1
-            for i in range(top, bottom):
-                out[d, i] = source[i, column]
+        if larger and d == size - 1:
+            for i in range(column.size):
+                column[i] = source[top + i, SIDE - 1]
+        elif larger:
+            for i in range(column.size):
+                column[i] = before * source[top + i, first] + after * source[top + i, first + 1]
         else:  # average over [start, stop)
             stop = np.float32(d + 1) * step
             last = int(stop)
@@ -276,13 +284,13 @@ def _resize_columns(source, box, size, out):
                 weight += np.float32(1)
             if last < SIDE:
                 weight += rest
-            for i in range(top, bottom):
-                total = np.float32(before * source[i, first])
+            for i in range(column.size):
+                total = np.float32(before * source[top + i, first])
                 for j in range(first + 1, last):
-                    total = np.float32(total + source[i, j])
+                    total = np.float32(total + source[top + i, j])
                 if last < SIDE:
-                    total = np.float32(total + rest * source[i, last])
-                out[d, i] = total / weight
+                    total = np.float32(total + rest * source[top + i, last])
+                column[i] = total / weight
     return begin, end, top, bottom
 
 
@@ -293,6 +301,12 @@ def scale(source, box, size, scratch, out):
     source: (28, 28) float64; scratch: at least (size, 28); out: at least (size, size). Returns the
     box of `out`.
     """
+    if size == SIDE:
+        for i in range(box[0], box[1]):
+            row, given = out[i, :SIDE], source[i]
+            for j in range(SIDE):
+                row[j] = given[j]
+        return box
     turned = _resize_columns(source, box, size, scratch)
     return _resize_columns(scratch, turned, size, out)
 
@@ -350,30 +364,68 @@ def _centre(side, size):
     return max((side - size + 1) // 2 - 1, 0)
 
 
+# The loops below go over views of rows: numba vectorises those.
+
+
 @njit
 def _normalise(sprite, box):
-    top, bottom, left, right = box
     highest = 0.0
-    for i in range(top, bottom):
-        for j in range(left, right):
-            highest = max(highest, sprite[i, j])
+    for i in range(box[0], box[1]):
+        row = sprite[i, box[2] : box[3]]
+        for j in range(row.size):
+            highest = max(highest, row[j])
     if highest > 0:
         factor = 1 / highest
-        for i in range(top, bottom):
-            for j in range(left, right):
-                sprite[i, j] *= factor
+        for i in range(box[0], box[1]):
+            row = sprite[i, box[2] : box[3]]
+            for j in range(row.size):
+                row[j] *= factor
 
 
 @njit
-def _covers_little(canvas, sprite, box, y, x):
+def _covers_little(sprite, box, canvas, y, x):
     area = 0
     covered = 0
     for i in range(box[0], box[1]):
-        for j in range(box[2], box[3]):
-            inside = sprite[i, j] != 0
+        row = sprite[i, box[2] : box[3]]
+        under = canvas[y + i, x + box[2] : x + box[3]]
+        for j in range(row.size):
+            inside = row[j] != 0
             area += inside
-            covered += inside & (canvas[y + i, x + j] != 0)
+            covered += inside & (under[j] != 0)
     return area == 0 or covered / area <= OVERLAP
+
+
+@njit
+def _add(sprite, box, canvas, y, x, out):
+    """Add the sprite to the canvas, at most to 1, and copy what changed to `out`."""
+    for i in range(box[0], box[1]):
+        row = sprite[i, box[2] : box[3]]
+        under = canvas[y + i, x + box[2] : x + box[3]]
+        result = out[y + i, x + box[2] : x + box[3]]
+        for j in range(row.size):
+            value = min(under[j] + row[j], 1.0)
+            under[j] = value
+            result[j] = value
+
+
+@njit
+def _mark(sprite, box, sums, y, x, threshold, out):
+    """Add the sprite to its class's sums and write which of them reach the threshold to `out`."""
+    for i in range(box[0], box[1]):
+        row = sprite[i, box[2] : box[3]]
+        under = sums[y + i, x + box[2] : x + box[3]]
+        result = out[y + i, x + box[2] : x + box[3]]
+        for j in range(row.size):
+            value = under[j] + row[j]
+            under[j] = value
+            result[j] = value >= threshold
+
+
+@njit
+def _erase(canvas, box, y, x):
+    for i in range(box[0], box[1]):
+        canvas[y + i, x + box[2] : x + box[3]] = 0
 
 
 @njit
@@ -391,26 +443,11 @@ def _sprite(digit, box, recipe, stream, work):
             x = below(stream, side - size + 1)
             if recipe.placement == ANYWHERE:
                 return resized, y, x
-            if _covers_little(work.canvas, work.sprite, resized, y, x):
+            if _covers_little(work.sprite, resized, work.canvas, y, x):
                 return resized, y, x
         draw(stream)  # the original draws an eleventh position and does not look at it
         draw(stream)
     return box, -1, -1
-
-
-@njit
-def _add(work, box, y, x, channel, threshold, x_out, y_out):
-    for i in range(box[0], box[1]):
-        for j in range(box[2], box[3]):
-            value = min(work.canvas[y + i, x + j] + work.sprite[i, j], 1.0)
-            work.canvas[y + i, x + j] = value
-            x_out[0, y + i, x + j] = value
-    if channel >= 0:
-        for i in range(box[0], box[1]):
-            for j in range(box[2], box[3]):
-                value = work.sums[channel, y + i, x + j] + work.sprite[i, j]
-                work.sums[channel, y + i, x + j] = value
-                y_out[channel, y + i, x + j] = value >= threshold
 
 
 @njit
@@ -420,7 +457,7 @@ def _example(x, y, images, labels, recipe, stream, deck, dealt, work):
     digits = 1
     if recipe.several:
         digits = max(1, math.ceil(normal(stream, recipe.mean, recipe.std)))
-    placed = np.empty((digits, 5), np.int64)
+    placed = [(0, (0, 0, 0, 0), 0, 0)] * digits
     for n in range(digits):
         if dealt[0] == deck.size:
             shuffle(stream, deck)
@@ -433,10 +470,9 @@ def _example(x, y, images, labels, recipe, stream, deck, dealt, work):
         if not recipe.several:
             size = recipe.digit_size
             start = _centre(side, size)
-            top, bottom, left, right = scale(digit, box, size, work.line, work.sprite)
-            for i in range(top, bottom):
-                for j in range(left, right):
-                    y[0, start + i, start + j] = work.sprite[i, j] >= recipe.threshold
+            untouched = scale(digit, box, size, work.line, work.sprite)
+            _mark(work.sprite, untouched, work.sums[0], start, start, recipe.threshold, y[0])
+            _erase(work.sums[0], untouched, start, start)
         if recipe.rotation > 0:
             angle = uniform(stream, -recipe.rotation, recipe.rotation)
             box = rotate(digit, box, angle, work.turned)
@@ -450,17 +486,17 @@ def _example(x, y, images, labels, recipe, stream, deck, dealt, work):
         box, at_y, at_x = _sprite(digit, box, recipe, stream, work)
         if at_y < 0:
             return False
-        channel = np.int64(labels[index]) if recipe.several else -1
-        _add(work, box, at_y, at_x, channel, recipe.threshold, x, y)
-        placed[n, 0] = channel
-        placed[n, 1], placed[n, 2] = at_y + box[0], at_y + box[1]
-        placed[n, 3], placed[n, 4] = at_x + box[2], at_x + box[3]
+        channel = np.int64(labels[index])
+        _add(work.sprite, box, work.canvas, at_y, at_x, x[0])
+        if recipe.several:
+            sums = work.sums[channel]
+            _mark(work.sprite, box, sums, at_y, at_x, recipe.threshold, y[channel])
+        placed[n] = channel, box, at_y, at_x
 
-    for n in range(digits):
-        channel, top, bottom, left, right = placed[n]
-        work.canvas[top:bottom, left:right] = 0
-        if channel >= 0:
-            work.sums[channel, top:bottom, left:right] = 0
+    for channel, box, at_y, at_x in placed:
+        _erase(work.canvas, box, at_y, at_x)
+        if recipe.several:
+            _erase(work.sums[channel], box, at_y, at_x)
     return True
 
 
