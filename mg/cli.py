@@ -197,6 +197,7 @@ def _train(commands) -> None:
                 choose_device(settings.device),
                 threads=settings.threads,
                 label=settings.label,
+                checkpoint_seconds=settings.checkpoint_seconds,
                 log=_log,
             )
         except Interrupted as interruption:
@@ -220,7 +221,13 @@ def _train(commands) -> None:
     parser.add_argument("--iterations", type=int, default=150, help="optimiser steps per epoch")
     parser.add_argument("--batch", type=int, default=64, help="examples per optimiser step")
     parser.add_argument("--accumulate", type=int, default=1, help="parts to compute a batch in")
-    parser.add_argument("--precision", default="float32", help="float32 or bfloat16")
+    parser.add_argument("--precision", default="float32", help="float32, bfloat16 or auto")
+    parser.add_argument(
+        "--output-prior", action="store_true", help="start at the frequencies of the classes"
+    )
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=60, help="work that a kill may lose"
+    )
     _compute_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
 

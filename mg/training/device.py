@@ -56,6 +56,21 @@ def _claim_free(count: int) -> int:
     return 0
 
 
+def activation_type(precision: str, device: torch.device) -> torch.dtype:
+    """The type of activations for a recipe's `precision` on `device`.
+
+    `auto` means bfloat16 where the device has instructions for it: cards from Ampere on, processors
+    with AVX512-BF16 or AMX. Elsewhere it is emulated, slower than float32.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.get_device_capability(device) >= (8, 0)
+        else:
+            native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        precision = "bfloat16" if native else "float32"
+    return getattr(torch, precision)
+
+
 def device_name(device: torch.device) -> str:
     """The card's or processor's name, for people who compare times."""
     if device.type == "cuda":

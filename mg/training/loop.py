@@ -24,12 +24,11 @@ from mg.errors import UserError
 from mg.evaluation.metrics import Metrics
 from mg.files import atomic_path, write_json
 from mg.training.checkpoint import Checkpoints
-from mg.training.device import device_name
+from mg.training.device import activation_type, device_name
 from mg.training.recipe import Recipe
 
 DATA_FACTS = ("task", "split", "mode", "seed", "canvas", "crc32_x", "crc32_y")
 MODEL_FORMAT = "mg-model-1"
-CHECKPOINT_SECONDS = 60  # of work that a killed training may lose
 
 # Every network of every task is fed the same normalisation: mean and standard deviation of the
 # segmentation training set (the authors' constants).
@@ -103,6 +102,7 @@ def train(
     device: torch.device,
     threads: int | None = None,
     label: str | None = None,
+    checkpoint_seconds: float = 60,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train `network` on `dataset` and write model.pt, history.csv and run.json into `output`.
@@ -122,6 +122,7 @@ def train(
         device: where to compute.
         threads: processor threads to compute with; PyTorch's choice if None.
         label: what tables call the network, if not by its name.
+        checkpoint_seconds: work that a killed training may lose.
         log: takes lines for people.
 
     Raises:
@@ -146,6 +147,8 @@ def train(
         "data": data,
     }
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
+    if recipe.output_prior:
+        set_output_prior(model, train_set)
     residual = networks.registry.resolve_network(network, dataset).residual
     run = _Run(model, recipe, seed, residual, train_set, valid_set)
     checkpoints = Checkpoints(output / "checkpoints", settings)
@@ -154,7 +157,7 @@ def train(
         run.restore(state)
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
     started = provenance.now()
-    _work(run, checkpoints, output, f"{label} {dataset} seed {seed}", log)
+    _work(run, checkpoints, output, f"{label} {dataset} seed {seed}", checkpoint_seconds, log)
 
     with atomic_path(output / "model.pt") as temporary:
         torch.save(
@@ -184,6 +187,7 @@ def train(
             "seconds": round(run.seconds, 3),
             "images_per_second": round(recipe.images / run.seconds, 1),
             "device": device_name(device),
+            "activations": str(run.activations).removeprefix("torch."),
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "peak_device_bytes": torch.cuda.max_memory_allocated(device)
             if device.type == "cuda"
@@ -197,6 +201,28 @@ def train(
         },
     )
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
+
+
+@torch.no_grad()
+def set_output_prior(model: torch.nn.Module, examples: Examples) -> None:
+    """Shift the outputs so that `model` starts at the frequencies of the classes in `examples`.
+
+    The last batch norm that is executed feeds the output of every network: its shift is set to
+    the logit of each class's share of pixels.
+    """
+    executed: list[torch.nn.BatchNorm2d] = []
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: executed.append(module))
+        for module in model.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+    model.eval()
+    model(examples.x[:1])
+    for hook in hooks:
+        hook.remove()
+    positive = sum(part.sum((0, 2, 3)) for part in examples.y.split(1000))
+    share = (positive / examples.y[:, 0].numel()).clamp(1e-6, 1 - 1e-6)
+    executed[-1].bias.copy_(torch.logit(share))
 
 
 class _Run:
@@ -214,6 +240,7 @@ class _Run:
         self.model, self.recipe, self.seed, self.residual = model, recipe, seed, residual
         self.train_set, self.valid_set = train_set, valid_set
         self.device = train_set.x.device
+        self.activations = activation_type(recipe.precision, self.device)
         self.optimizer = recipe.build_optimizer(model)
         self.epoch, self.iteration, self.seconds, self.attempts = 0, 0, 0.0, 1
         self.history: list[dict[str, Any]] = []
@@ -310,10 +337,9 @@ class _Run:
         return row
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.recipe.precision == "bfloat16":
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                return self.model(x)
-        return self.model(x)
+        reduced = self.activations != torch.float32
+        with torch.autocast(self.device.type, self.activations, enabled=reduced):
+            return self.model(x)
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, Any]:
@@ -325,7 +351,9 @@ class _Run:
         return metrics.compute()
 
 
-def _work(run: _Run, checkpoints: Checkpoints, output: Path, title: str, log) -> None:
+def _work(
+    run: _Run, checkpoints: Checkpoints, output: Path, title: str, checkpoint_seconds: float, log
+) -> None:
     """Run to the end of the recipe: progress, checkpoints, signals."""
     recipe = run.recipe
     live_history = output / "checkpoints" / "history.csv"
@@ -342,7 +370,7 @@ def _work(run: _Run, checkpoints: Checkpoints, output: Path, title: str, log) ->
             while run.iteration < recipe.iterations:
                 run.step()
                 bar.update()
-                if received or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if received or time.monotonic() - saved > checkpoint_seconds:
                     _check_finite(run, checkpoints)
                     checkpoints.save(run.state())
                     saved = time.monotonic()

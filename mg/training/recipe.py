@@ -30,7 +30,11 @@ class Recipe:
         iterations: optimiser steps per epoch (150 segmentation, 800 spatial tasks in the paper).
         batch: examples per optimiser step; 64 in the paper.
         accumulate: parts that a batch is computed in; each part has its own batch statistics.
-        precision: `float32`, or `bfloat16` for activations with float32 weights (autocast).
+        precision: `float32`; `bfloat16` for activations with float32 weights (autocast); or `auto`:
+            bfloat16 where the device has instructions for it.
+        output_prior: start with every pixel's probability at the frequency of its class in the
+            training targets, not at one half, by the shift of the last batch norm. A short training
+            otherwise spends its first half learning that most pixels are empty.
     """
 
     optimizer: str = "sgd"
@@ -42,11 +46,12 @@ class Recipe:
     batch: int = 64
     accumulate: int = 1
     precision: str = "float32"
+    output_prior: bool = False
 
     CHOICES = {
         "optimizer": ("sgd", "adamw"),
         "schedule": ("paper", "one_cycle"),
-        "precision": ("float32", "bfloat16"),
+        "precision": ("float32", "bfloat16", "auto"),
     }
 
     def __post_init__(self) -> None:

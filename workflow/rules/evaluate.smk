@@ -16,11 +16,12 @@ rule evaluate:
     threads: 1
     resources:
         gpu=min(1, gpus()),
+        device="auto",
     params:
         code=code("metrics.py", "evaluation/predict.py"),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
-        " --predictions {output.predictions:q} --threads {threads} > {log:q} 2>&1"
+        " --predictions {output.predictions:q} --device {resources.device} --threads {threads} > {log:q} 2>&1"
 
 
 rule saliency:
@@ -39,6 +40,7 @@ rule saliency:
     threads: 1
     resources:
         gpu=min(1, gpus()),
+        device="auto",
     params:
         examples=config["saliency"]["examples"],
         window=config["saliency"]["window"],
@@ -46,5 +48,5 @@ rule saliency:
         code=code("evaluation/saliency.py"),
     shell:
         "mg saliency --model {input.model:q} --data {input.test:q} --examples {params.examples}"
-        " --window {params.window} --stride {params.stride} --threads {threads}"
+        " --window {params.window} --stride {params.stride} --device {resources.device} --threads {threads}"
         " --output {output:q} > {log:q} 2>&1"

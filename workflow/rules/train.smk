@@ -16,6 +16,7 @@ rule train:
     threads: 1
     resources:
         gpu=min(1, gpus()),
+        device="auto",
     params:
         folder=subpath(output.model, parent=True),
         network=lambda wildcards: architecture(wildcards.network)[0],
@@ -26,6 +27,7 @@ rule train:
         learning_rate=config["training"]["learning_rate"],
         weight_decay=config["training"]["weight_decay"],
         precision=config["training"]["precision"],
+        output_prior="--output-prior" if config["training"]["output_prior"] else "",
         epochs=lambda wildcards: training(wildcards.task, "epochs"),
         iterations=lambda wildcards: training(wildcards.task, "iterations"),
         batch=lambda wildcards: training(wildcards.task, "batch"),
@@ -41,6 +43,6 @@ rule train:
         " --train {input.train:q} {params.valid}"
         " --optimizer {params.optimizer} --schedule {params.schedule}"
         " --learning-rate {params.learning_rate} --weight-decay {params.weight_decay}"
-        " --precision {params.precision} --epochs {params.epochs} --iterations {params.iterations}"
+        " --precision {params.precision} {params.output_prior} --epochs {params.epochs} --iterations {params.iterations}"
         " --batch {params.batch} --accumulate {params.accumulate}"
-        " --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
+        " --device {resources.device} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"

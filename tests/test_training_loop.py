@@ -1,0 +1,221 @@
+"""Training for real on a small set: learning, repeating, being interrupted and going on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mg.errors import UserError
+from mg.training import loop
+from mg.training.checkpoint import Checkpoints, read_torch
+from mg.training.recipe import Recipe
+
+WIDTH = {"width": [4, 4]}
+RECIPE = Recipe(
+    optimizer="adamw", schedule="one_cycle", learning_rate=0.02, epochs=3, iterations=8, batch=8
+)
+
+
+def train(tiny, output, recipe=RECIPE, network="pmg", seed=3, log=lambda line: None, **changes):
+    arguments = {"options": WIDTH, "valid_file": tiny / "valid.h5", **changes}
+    loop.train(
+        network,
+        "translation",
+        recipe=recipe,
+        seed=seed,
+        train_files=[tiny / "train.h5"],
+        output=output,
+        device=torch.device("cpu"),
+        threads=1,
+        log=log,
+        **arguments,
+    )
+    return read_torch(output / "model.pt")["state_dict"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def command(tiny, output, *more):
+    """The same training as `train`, on the command line, slow enough to be interrupted."""
+    return [
+        *(sys.executable, "-m", "mg", "train", "--network", "pmg", "--task", "translation"),
+        *("--options", json.dumps(WIDTH), "--seed", "3", "--optimizer", "adamw"),
+        *("--schedule", "one_cycle", "--learning-rate", "0.02", "--epochs", "3"),
+        *("--iterations", "60", "--batch", "8", "--threads", "1", "--device", "cpu"),
+        *("--train", str(tiny / "train.h5"), "--valid", str(tiny / "valid.h5")),
+        *("--output", str(output), *more),
+    ]
+
+
+def wait_for(path, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert path.exists(), "the training did not get that far"
+
+
+def test_it_learns_and_says_what_it_did(tiny, tmp_path):
+    lines = []
+    train(tiny, tmp_path, log=lines.append)
+    with open(tmp_path / "history.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert tuple(rows[0]) == loop.HISTORY
+    assert [int(row["images"]) for row in rows] == [64, 128, 192]
+    assert float(rows[-1]["train_loss"]) < 0.6 * float(rows[0]["train_loss"])
+    assert float(rows[-1]["valid_mean_iu"]) > 0.5
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["images"] == 192 and run["attempts"] == 1 and run["seed"] == 3
+    assert run["data"][0]["examples"] == 64
+    assert run["settings"]["recipe"] == RECIPE.as_dict()
+    assert len(lines) == 3 and "mean IU" in lines[-1]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["history.csv", "model.pt", "run.json"]
+
+
+@pytest.mark.parametrize("network", ["unet", "umg", "sg", "r_sg", "r_pmg"])
+def test_every_network_trains(tiny, tmp_path, network):
+    options = {"width": 4} if network.endswith("sg") else WIDTH
+    train(tiny, tmp_path, network=network, options=options)
+    with open(tmp_path / "history.csv", newline="") as handle:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(handle)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_seed_gives_the_same_weights_twice(tiny, tmp_path):
+    first, again = train(tiny, tmp_path / "a"), train(tiny, tmp_path / "b")
+    assert same(first, again)
+    assert not same(first, train(tiny, tmp_path / "c", seed=4))
+
+
+def test_validation_does_not_change_the_training(tiny, tmp_path):
+    with_it = train(tiny, tmp_path / "a")
+    assert same(with_it, train(tiny, tmp_path / "b", valid_file=None))
+
+
+@pytest.mark.parametrize("network", ["unet", "umg", "sg", "r_sg", "pmg", "r_pmg"])
+def test_the_output_prior_is_the_frequency_of_the_class(tiny, network):
+    """Before training, the mean logit is that of the share of target pixels."""
+    options = {"width": 4} if network.endswith("sg") else WIDTH
+    examples, _ = loop.Examples.load([tiny / "train.h5"], torch.device("cpu"))
+    torch.manual_seed(0)
+    model = loop.networks.build(network, "translation", **options)
+    loop.set_output_prior(model, examples)
+    with torch.no_grad():
+        mean = float(model.train()(examples.x).mean())
+    assert mean == pytest.approx(float(torch.logit(examples.y.float().mean())), abs=1e-3)
+
+
+def test_accumulation_adds_up_gradients(tiny, tmp_path):
+    """In one step from the same weights, two half batches move the output bias as one batch does.
+
+    Batch statistics differ between the two, so other weights only come close.
+    """
+    recipe = Recipe(epochs=1, iterations=1, batch=8, weight_decay=0)
+    whole = train(tiny, tmp_path / "a", recipe)
+    halves = train(tiny, tmp_path / "b", Recipe(**recipe.as_dict() | {"accumulate": 2}))
+    name = list(whole)[-4]  # shift of the last batch norm, before its three statistics
+    assert name.endswith("bn.bias")
+    assert torch.allclose(whole[name], halves[name], atol=2e-3)
+    assert not torch.equal(whole[name], torch.zeros_like(whole[name]))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """The weights of `command`'s training when nothing interrupts it."""
+    output = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(tiny, output), check=True, capture_output=True)
+    return read_torch(output / "model.pt")["state_dict"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_training_ends_with_the_same_weights(tiny, whole, tmp_path, number):
+    cut = tmp_path / "cut"
+    started = command(tiny, cut, "--checkpoint-seconds", "0.2")
+    process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True)
+    wait_for(cut / "checkpoints" / "checkpoint.pt", process)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert not (cut / "model.pt").exists()
+    if number != signal.SIGKILL:
+        assert "the same command goes on" in messages
+
+    done = subprocess.run(command(tiny, cut), check=True, capture_output=True, text=True)
+    assert "resumed at epoch" in done.stderr
+    assert same(whole, read_torch(cut / "model.pt")["state_dict"])
+    assert json.loads((cut / "run.json").read_text())["attempts"] == 2
+    assert not (cut / "checkpoints").exists()
+
+
+def interrupted(tiny, output):
+    """Leave two checkpoints behind, as a training does that is killed in its last epoch."""
+    stop = {"lines": 0}
+
+    def log(line):
+        stop["lines"] += 1
+        if stop["lines"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(loop.Interrupted, match="SIGTERM at epoch 3"):
+        train(tiny, output, log=log)
+    return output / "checkpoints" / "checkpoint.pt"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path):
+    checkpoint = interrupted(tiny, tmp_path)
+    before = checkpoint.read_bytes()
+    with pytest.raises(UserError, match=r"recipe\.learning_rate: 0\.02 there, 0\.01 here"):
+        train(tiny, tmp_path, Recipe(**RECIPE.as_dict() | {"learning_rate": 0.01}))
+    with pytest.raises(UserError, match=r"seed: 3 there, 5 here"):
+        train(tiny, tmp_path, seed=5)
+    assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path, damage):
+    whole = train(tiny, tmp_path / "whole")
+    checkpoint = interrupted(tiny, tmp_path / "cut")
+    checkpoint.with_name("checkpoint-previous.pt").write_bytes(checkpoint.read_bytes())
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    lines = []
+    assert same(whole, train(tiny, tmp_path / "cut", log=lines.append))
+    assert "ignored" in lines[0] and "resumed at epoch 3" in lines[1]
+
+
+def test_a_checkpoint_is_not_executed(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "executed"),))
+
+    checkpoints = Checkpoints(tmp_path, {})
+    torch.save({"format": Malicious()}, checkpoints.newest)
+    assert checkpoints.load(lambda line: None) is None
+    assert not (tmp_path / "executed").exists()
+
+
+def test_divergence_stops_with_epoch_and_rate(tiny, tmp_path):
+    wild = Recipe(learning_rate=1e30, epochs=4, iterations=8, batch=8, schedule="one_cycle")
+    with pytest.raises(UserError, match="no longer finite in epoch 1 at learning rate"):
+        train(tiny, tmp_path, wild)
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_files_of_different_shapes_are_refused(tiny, tmp_path):
+    import numpy as np
+
+    from mg.data import hdf5
+
+    other = tmp_path / "other.h5"
+    x, y = np.zeros((2, 1, 8, 8), np.float32), np.zeros((2, 1, 8, 8), np.uint8)
+    attributes = {"task": "translation", "split": "train", "mode": "independent", "seed": 0}
+    hdf5.write(other, [(x, y)], attributes | {"canvas": 8})
+    with pytest.raises(UserError, match="different shapes"):
+        loop.Examples.load([tiny / "train.h5", other], torch.device("cpu"))

@@ -1,0 +1,73 @@
+"""The schedules and optimisers of the paper and of the short recipe."""
+
+import pytest
+import torch
+
+from mg.errors import UserError
+from mg.training.recipe import Recipe
+
+PAPER = Recipe(epochs=200, iterations=150, batch=64)
+
+
+def rate_in_epoch(recipe: Recipe, epoch: int, residual: bool) -> float:
+    return recipe.rate((epoch - 1) * recipe.iterations, residual)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 100, 200])
+def test_plain_networks_decay_exponentially(epoch):
+    expected = 10 ** -(1 + 3 * (epoch - 1) / 199)
+    assert rate_in_epoch(PAPER, epoch, residual=False) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "epoch, expected",
+    [(1, 0.1), (59, 0.1), (60, 0.02), (119, 0.02), (120, 0.004), (160, 0.0008), (200, 0.0008)],
+)
+def test_residual_networks_decay_in_steps(epoch, expected):
+    assert rate_in_epoch(PAPER, epoch, residual=True) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_rate_is_constant_within_an_epoch_of_the_paper():
+    rates = {PAPER.rate(step, residual=False) for step in range(150, 300)}
+    assert len(rates) == 1
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_zero():
+    recipe = Recipe(schedule="one_cycle", learning_rate=0.01, epochs=10, iterations=10)
+    rates = [recipe.rate(step, residual=True) for step in range(recipe.steps)]
+    peak = rates.index(max(rates))
+    assert max(rates) == 0.01
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 1e-5
+
+
+def test_the_images_seen_are_counted():
+    assert PAPER.images == 200 * 150 * 64
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        ({"optimizer": "adam"}, "optimizer"),
+        ({"schedule": "cosine"}, "schedule"),
+        ({"precision": "half"}, "precision"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch": 2.5}, "batch"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": "1e-3"}, "learning_rate"),
+        ({"weight_decay": -1}, "weight_decay"),
+        ({"batch": 10, "accumulate": 3}, "accumulate"),
+    ],
+)
+def test_impossible_settings_are_named(settings, named):
+    with pytest.raises(UserError, match=named):
+        Recipe(**settings)
+
+
+def test_sgd_is_the_papers():
+    model = torch.nn.Linear(2, 1)
+    (group,) = PAPER.build_optimizer(model).param_groups
+    assert (group["momentum"], group["dampening"], group["nesterov"]) == (0.9, 0, False)
+    assert group["weight_decay"] == 5e-4
+    assert PAPER.forgets_momentum
