@@ -135,8 +135,74 @@ def shuffle(stream, order):
         order[i], order[j] = order[j], order[i]
 
 
-# Image operations. Most of a digit is empty: each operation takes and returns a box (top, bottom,
-# left, right; ends exclusive) outside of which the image is zero, and works inside it only.
+# Image operations, on images of 28 x 28 float64. The loops are written to be vectorised: over
+# whole rows or views of rows, without branches, indices computed apart from the look-up.
+
+
+@njit
+def read(pixels, out):
+    """Write a digit of uint8 `pixels` to `out` as intensities in [0, 1]."""
+    for i in range(SIDE):
+        for j in range(SIDE):
+            out[i, j] = pixels[i, j] * (1 / 255.0)
+
+
+@njit
+def find_box(image):
+    """The box (top, bottom, left, right; ends exclusive) outside of which `image` is zero."""
+    rows = columns = np.int32(0)
+    for i in range(SIDE):
+        filled = np.int32(0)
+        for j in range(SIDE):
+            filled |= np.int32(image[i, j] != 0) << np.int32(j)
+        columns |= filled
+        rows |= np.int32(filled != 0) << np.int32(i)
+    if rows == 0:
+        return 0, 0, 0, 0
+    top, bottom, left, right = 0, SIDE, 0, SIDE
+    while not (rows >> top) & 1:
+        top += 1
+    while not (rows >> (bottom - 1)) & 1:
+        bottom -= 1
+    while not (columns >> left) & 1:
+        left += 1
+    while not (columns >> (right - 1)) & 1:
+        right -= 1
+    return top, bottom, left, right
+
+
+_RING = 8  # zeros around a digit; no rotation looks past them
+_WIDE = SIDE + 2 * _RING
+
+
+@njit
+def rotate(source, angle, ringed, out):
+    """Rotate by `angle` (radians, positive: counter-clockwise) about the centre; nearest pixel.
+
+    ringed: (44, 44) scratch whose border is zero.
+    """
+    for i in range(SIDE):
+        inner = ringed[_RING + i, _RING : _RING + SIDE]
+        for j in range(SIDE):
+            inner[j] = source[i, j]
+    flat = ringed.reshape(-1)
+    theta = np.float64(np.float32(angle))
+    cos, sin = np.float32(math.cos(theta)), np.float32(math.sin(theta))
+    centre = np.float32(_CENTRE)
+    places = np.empty(SIDE, np.int32)
+    for i in range(SIDE):
+        dy = np.float32(i) - centre
+        for j in range(SIDE):
+            dx = np.float32(j) - centre
+            # Float32 coordinates; adding in float64 and truncating rounds halves up, which is the
+            # original's rounding, half away from zero, but for a coordinate of -0.5.
+            x = np.float64(cos * dx - sin * dy + centre) + (_RING + 0.5)
+            y = np.float64(cos * dy + sin * dx + centre) + (_RING + 0.5)
+            column = np.int32(x) - np.int32(x == _RING)
+            row = np.int32(y) - np.int32(y == _RING)
+            places[j] = row * np.int32(_WIDE) + column
+        for j in range(SIDE):
+            out[i, j] = np.float32(flat[np.uint32(places[j])])
 
 
 @intrinsic
@@ -149,109 +215,40 @@ def _fma(typing_context, a, b, c):
     return types.float64(types.float64, types.float64, types.float64), generate
 
 
-@njit
-def read(pixels, out):
-    """Write a digit of uint8 `pixels` to `out` as intensities in [0, 1]; returns its box."""
-    top, bottom, left, right = SIDE, 0, SIDE, 0
-    for i in range(SIDE):
-        row = pixels[i]
-        filled = 0
-        for j in range(SIDE):
-            filled |= row[j]
-            out[i, j] = row[j] * (1 / 255.0)
-        if filled:
-            top, bottom = min(top, i), i + 1
-            j = 0
-            while row[j] == 0:
-                j += 1
-            left = min(left, j)
-            j = SIDE - 1
-            while row[j] == 0:
-                j -= 1
-            right = max(right, j + 1)
-    return min(top, bottom), bottom, min(left, right), right
-
-
-@njit
-def rotate(source, box, angle, out):
-    """Rotate by `angle` (radians, positive: counter-clockwise) about the centre; nearest pixel.
-
-    source, out: (28, 28) float64. Returns the box of `out`.
-    """
-    theta = np.float64(np.float32(angle))
-    cos, sin = np.float32(math.cos(theta)), np.float32(math.sin(theta))
-    centre = np.float32(_CENTRE)
-    top, bottom, left, right = SIDE, 0, SIDE, 0
-    out[:] = 0
-    for i in range(SIDE):
-        dy = np.float32(i) - centre
-        # The columns that look into the source's box, give or take one.
-        begin, end = 0, SIDE
-        for slope, offset, low, high in (
-            (cos, sin * dy - centre, box[2], box[3]),
-            (sin, -cos * dy - centre, box[0], box[1]),
-        ):
-            if abs(slope) > 1e-3:
-                edges = (low - 1 + offset) / slope, (high + offset) / slope
-                begin = max(begin, int(min(edges) + centre))
-                end = min(end, int(max(edges) + centre) + 2)
-        row = out[i]
-        for j in range(begin, end):
-            dx = np.float32(j) - centre
-            # Rounded half away from zero, a coordinate is in the image if it is in (-0.5, 27.5).
-            x = np.float64(cos * dx - sin * dy + centre) + 0.5
-            y = np.float64(cos * dy + sin * dx + centre) + 0.5
-            if 0 < x < SIDE and 0 < y < SIDE:
-                value = source[int(y), int(x)]
-                if value > 0:
-                    row[j] = np.float32(value)
-                    top, bottom = min(top, i), i + 1
-                    left, right = min(left, j), max(right, j + 1)
-    return min(top, bottom), bottom, min(left, right), right
-
-
 # The original's coordinates from the centre: negated, and rounded as its linspace rounds.
 _GRID = _CENTRE * -(-1.0 + np.arange(SIDE) * 2.0 / (SIDE - 1))
 
 
 @njit
-def shear(source, box, tangent, vertical, out):
+def shear(source, tangent, vertical, out):
     """Shear about the centre, bilinear; what lies beyond the image is its edge, repeated.
 
     vertical: row y of column x comes from y + tangent·x (else column x of row y from
-    x + tangent·y), measured from the centre. source, out: (28, 28) float64. Returns the box of
-    `out`.
+    x + tangent·y), measured from the centre.
     """
     tangent = np.float64(np.float32(tangent))
-    top, bottom, left, right = box
-    ends = (left, right - 1) if vertical else (top, bottom - 1)
-    shifts = tangent * (ends[0] - _CENTRE), tangent * (ends[1] - _CENTRE)
-    begin, end = (top, bottom) if vertical else (left, right)
-    begin = 0 if begin == 0 else max(0, int(math.floor(begin - 1 - max(shifts))))
-    end = SIDE if end == SIDE else min(SIDE, int(math.ceil(end - min(shifts))) + 1)
-    if vertical:
-        top, bottom = begin, end
-    else:
-        left, right = begin, end
-
-    out[:] = 0
-    for i in range(top, bottom):
-        for j in range(left, right):
-            y, x = _GRID[i], _GRID[j]
+    last = np.float32(SIDE - 1)
+    lows, uppers = np.empty(SIDE, np.int32), np.empty(SIDE, np.float32)
+    for i in range(SIDE):
+        y = _GRID[i]
+        for j in range(SIDE):
+            x = _GRID[j]
             if vertical:
                 at = np.float32(i) + np.float32(y - _fma(tangent, x, y))
             else:
                 at = np.float32(j) + np.float32(x - (x + tangent * y))
-            at = min(max(at, np.float32(0)), np.float32(SIDE - 1))
-            low = int(at)
-            high = min(low + 1, SIDE - 1)
-            lower = np.float64(np.float32(low + 1) - at)
-            upper = np.float64(at - np.float32(low))
+            at = min(max(at, np.float32(0)), last)
+            lows[j] = np.int32(at)
+            uppers[j] = at - np.float32(lows[j])
+        for j in range(SIDE):
+            low = np.uint32(lows[j])
+            high = min(low + np.uint32(1), np.uint32(SIDE - 1))
+            lower = np.float32(1) - uppers[j]  # exact, as in the original
             if vertical:
-                out[i, j] = source[low, j] * lower + source[high, j] * upper
+                near, far = source[low, j], source[high, j]
             else:
-                out[i, j] = source[i, low] * lower + source[i, high] * upper
-    return top, bottom, left, right
+                near, far = source[i, low], source[i, high]
+            out[i, j] = near * lower + far * uppers[j]
 
 
 @njit
@@ -263,33 +260,35 @@ def _resize_columns(source, box, size, out):
     begin = max(0, int((left - 1) / step) - 1)
     end = min(size, int(right / step) + 2)
     out[:size] = 0
+    rows = source[top:bottom]
+    one = np.uint32(1)  # unsigned indices spare the check for negative ones
     for d in range(begin, end):
         column = out[d, top:bottom]
         start = np.float32(d) * step
-        first = int(start)
+        first = np.uint32(start)
         after = start - np.float32(first)
         before = np.float32(1) - after
         if larger and d == size - 1:
             for i in range(column.size):
-                column[i] = source[top + i, SIDE - 1]
+                column[i] = rows[i, SIDE - 1]
         elif larger:
             for i in range(column.size):
-                column[i] = before * source[top + i, first] + after * source[top + i, first + 1]
+                column[i] = before * rows[i, first] + after * rows[i, first + one]
         else:  # average over [start, stop)
             stop = np.float32(d + 1) * step
-            last = int(stop)
+            last = np.uint32(stop)
             rest = stop - np.float32(last)
             weight = before
-            for _ in range(first + 1, last):
+            for _ in range(first + one, last):
                 weight += np.float32(1)
             if last < SIDE:
                 weight += rest
             for i in range(column.size):
-                total = np.float32(before * source[top + i, first])
-                for j in range(first + 1, last):
-                    total = np.float32(total + source[top + i, j])
+                total = np.float32(before * rows[i, first])
+                for j in range(first + one, last):
+                    total = np.float32(total + rows[i, j])
                 if last < SIDE:
-                    total = np.float32(total + rest * source[top + i, last])
+                    total = np.float32(total + rest * rows[i, last])
                 column[i] = total / weight
     return begin, end, top, bottom
 
@@ -340,7 +339,8 @@ class _Work(NamedTuple):
     canvas: np.ndarray  # (H, W), the input
     sums: np.ndarray  # (C, H, W), the sprites of each class
     digit: np.ndarray  # (28, 28), as read
-    turned: np.ndarray  # (28, 28), rotated
+    ringed: np.ndarray  # (44, 44), for `rotate`
+    rotated: np.ndarray  # (28, 28)
     sheared: np.ndarray  # (28, 28)
     line: np.ndarray  # (H, 28), resized in one direction
     sprite: np.ndarray  # (H, W), ready to be placed
@@ -352,6 +352,7 @@ def _workspace(side, classes):
         np.zeros((side, side)),
         np.zeros((classes, side, side)),
         np.empty((SIDE, SIDE)),
+        np.zeros((_WIDE, _WIDE)),
         np.empty((SIDE, SIDE)),
         np.empty((SIDE, SIDE)),
         np.empty((side, SIDE)),
@@ -429,22 +430,23 @@ def _erase(canvas, box, y, x):
 
 
 @njit
-def _sprite(digit, box, recipe, stream, work):
+def _sprite(digit, recipe, stream, work):
     """Draw size and position and make the sprite; (box, y, x), with y < 0 if there is no room."""
     side = work.canvas.shape[0]
+    inked = find_box(digit)
     for _ in range(_SIZES):
         size = math.ceil(uniform(stream, recipe.low, recipe.high) * recipe.digit_size)
-        resized = scale(digit, box, size, work.line, work.sprite)
-        _normalise(work.sprite, resized)
+        box = scale(digit, inked, size, work.line, work.sprite)
+        _normalise(work.sprite, box)
         if recipe.placement == CENTRE:
-            return resized, _centre(side, size), _centre(side, size)
+            return box, _centre(side, size), _centre(side, size)
         for _ in range(_POSITIONS):
             y = below(stream, side - size + 1)
             x = below(stream, side - size + 1)
             if recipe.placement == ANYWHERE:
-                return resized, y, x
-            if _covers_little(work.sprite, resized, work.canvas, y, x):
-                return resized, y, x
+                return box, y, x
+            if _covers_little(work.sprite, box, work.canvas, y, x):
+                return box, y, x
         draw(stream)  # the original draws an eleventh position and does not look at it
         draw(stream)
     return box, -1, -1
@@ -466,24 +468,24 @@ def _example(x, y, images, labels, recipe, stream, deck, dealt, work):
         dealt[0] += 1
 
         digit = work.digit
-        box = read(images[index], digit)
+        read(images[index], digit)
         if not recipe.several:
             size = recipe.digit_size
             start = _centre(side, size)
-            untouched = scale(digit, box, size, work.line, work.sprite)
-            _mark(work.sprite, untouched, work.sums[0], start, start, recipe.threshold, y[0])
-            _erase(work.sums[0], untouched, start, start)
+            box = scale(digit, find_box(digit), size, work.line, work.sprite)
+            _mark(work.sprite, box, work.sums[0], start, start, recipe.threshold, y[0])
+            _erase(work.sums[0], box, start, start)
         if recipe.rotation > 0:
             angle = uniform(stream, -recipe.rotation, recipe.rotation)
-            box = rotate(digit, box, angle, work.turned)
-            digit = work.turned
+            rotate(digit, angle, work.ringed, work.rotated)
+            digit = work.rotated
         if recipe.shear > 0:
             tangent = math.tan(uniform(stream, -recipe.shear, recipe.shear))
             vertical = below(stream, 2) == 0
-            box = shear(digit, box, tangent, vertical, work.sheared)
+            shear(digit, tangent, vertical, work.sheared)
             digit = work.sheared
 
-        box, at_y, at_x = _sprite(digit, box, recipe, stream, work)
+        box, at_y, at_x = _sprite(digit, recipe, stream, work)
         if at_y < 0:
             return False
         channel = np.int64(labels[index])
