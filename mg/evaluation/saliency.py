@@ -6,6 +6,7 @@ by 2 on their 64x64 canvas, 841 positions. On another canvas keep the proportion
 (canvas 32 with 14-pixel digits: window 4, stride 1 for the same 841 positions, or 2 for 225).
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,3 +263,39 @@ def read(path: str | os.PathLike) -> dict:
     except (OSError, KeyError) as error:
         reason = "does not exist" if not Path(path).exists() else "is not a readable saliency file"
         raise UserError(f"{path} {reason}; make it again with `mg saliency`") from error
+
+
+def attention_ratio(maps: dict) -> float | None:
+    """How much more of the saliency lies on an input's digit than on the digits of other inputs.
+
+    The share of a map inside the bounding box of what its input shows, over the share inside the
+    boxes of the other inputs of the file; both are means over maps that are not empty. 1 says that
+    attention does not depend on where the digit is.
+
+    Args:
+        maps: what `read` gives.
+
+    Returns:
+        The ratio, infinite if nothing lies elsewhere; None for fewer than two inputs or empty maps.
+    """
+    boxes = np.stack([_box(image[0]) for image in maps["input"]]) if len(maps["input"]) else []
+    if len(boxes) < 2:
+        return None
+    own, other = [], []
+    for i, of_points in enumerate(maps["map"]):
+        for attention in of_points:
+            if total := attention.sum(dtype=np.float64):
+                shares = (boxes * attention).sum((1, 2), dtype=np.float64) / total
+                own.append(shares[i])
+                other.append(np.delete(shares, i).mean())
+    if not np.any(own) and not np.any(other):
+        return None
+    return float(np.mean(own) / np.mean(other)) if np.any(other) else math.inf
+
+
+def _box(image: np.ndarray) -> np.ndarray:
+    rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
+    box = np.zeros(image.shape, bool)
+    if len(rows):
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return box

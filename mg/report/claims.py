@@ -1,0 +1,182 @@
+"""Do the paper's qualitative claims hold in a run? Criteria are fixed here, the same for all."""
+
+import math
+import os
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mg.evaluation import saliency
+from mg.report import render
+from mg.report.names import network_name, task_name
+from mg.report.render import Cell, Column, Table
+from mg.report.tables import Summary, describe, read_metrics, summarise, write_csv
+
+HOLDS, FAILS, NOT_RUN, NOT_MEASURABLE = "holds", "does not hold", "not run", "not measurable"
+
+LEAST_LEAD = 0.01
+SOLVED = 0.5
+FOLLOWS = 2.0
+
+CRITERIA = {
+    "above": f"mean IU higher by at least {LEAST_LEAD} and, with several seeds, by more than the "
+    "spread √(sd₁² + sd₂²)",
+    "solves": f"image IU at least {SOLVED} and above that of a constant answer",
+    "fails": f"image IU below {SOLVED} or not above that of a constant answer",
+    "follows": f"share of the maps that lies on the digit at least {FOLLOWS:g} times the share on "
+    "where the digits of the other inputs are",
+    "does not follow": f"the same ratio below {FOLLOWS:g}",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim about `network` on `task`; `kind` names its criterion.
+
+    `source` is `paper`, or `control` for what the paper's claims imply and this run can test.
+    """
+
+    kind: str
+    task: str
+    network: str
+    source: str = "paper"
+    other: str = ""
+
+    @property
+    def text(self) -> str:
+        """The claim in words."""
+        subject = network_name(self.network)
+        return {
+            "above": f"{subject} segments better than {network_name(self.other)}",
+            "solves": f"{subject} outputs the clean, centred digit",
+            "fails": f"{subject} outputs a blur",
+            "follows": f"The attention of {subject} follows the digit",
+            "does not follow": f"The attention of {subject} does not follow the digit",
+        }[self.kind]
+
+
+CLAIMS = (
+    *(Claim("above", "segmentation", n, other="unet") for n in ("umg", "pmg", "r_pmg")),
+    Claim("above", "segmentation", "pmg", "control", other="sg"),
+    Claim("above", "segmentation", "r_pmg", "control", other="r_sg"),
+    *(Claim("solves", "spatial_transform", n) for n in ("pmg", "r_pmg")),
+    *(Claim("fails", "spatial_transform", n) for n in ("unet", "sg", "r_sg")),
+    Claim("solves", "rotation", "unet"),
+    Claim("solves", "affine_transform", "unet"),
+    Claim("fails", "translation", "unet"),
+    *(Claim("solves", "translation", n, "control") for n in ("pmg", "r_pmg")),
+    *(Claim("follows", "translation", n) for n in ("pmg", "r_pmg")),
+    Claim("does not follow", "translation", "unet"),
+)
+
+
+def write_claims_table(
+    metrics_paths: Iterable[str | os.PathLike],
+    *,
+    prefix: str | os.PathLike,
+    saliency_paths: Iterable[str | os.PathLike] = (),
+    run: str | None = None,
+    caption: str = "",
+) -> None:
+    """Write `prefix`.csv, .md, .tex and .html: each claim with criterion, evidence and verdict.
+
+    A verdict is `holds`, `does not hold`, `not run`, or `not measurable` (the run gives no number
+    for the criterion, such as saliency maps of a network that outputs nothing).
+
+    Args:
+        metrics_paths: metrics.json files of all tasks, networks and seeds.
+        saliency_paths: saliency.h5 files.
+        run: name of the configuration.
+        caption: goes before the sentence that says what was run.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    records = read_metrics(metrics_paths)
+    summaries = {(s.dataset, s.network): s for s in summarise(records)}
+    ratios: dict[tuple[str, str], list[float | None]] = {}
+    for path in saliency_paths:
+        maps = saliency.read(path)
+        ratios.setdefault((maps["dataset"], maps["network"]), []).append(
+            saliency.attention_ratio(maps)
+        )
+    rows, lines = [], []
+    for claim in CLAIMS:
+        verdict, evidence = _judge(claim, summaries, ratios)
+        criterion = CRITERIA[claim.kind]
+        line = [task_name(claim.task), claim.text, claim.source, criterion, evidence, verdict]
+        lines.append([claim.task, *line[1:]])
+        kind = {HOLDS: "good", FAILS: "bad"}.get(verdict, "missing")
+        rows.append([*map(Cell, line[:-1]), Cell(verdict, kind=kind)])
+    titles = ["task", "claim", "source", "criterion", "evidence", "verdict"]
+    write_csv(f"{prefix}.csv", titles, lines)
+    notes = [
+        "source: “paper” marks the authors' own claims; “control” what they imply and is tested "
+        "beside them.",
+        "The criteria were fixed before the runs and are the same for every network.",
+    ]
+    if records and max(len(s.records) for s in summaries.values()) == 1:
+        notes.append("One seed per network: no verdict takes chance into account.")
+    columns = [Column(title, numeric=False) for title in titles]
+    table = Table("Claims of the paper in this run", columns, rows, notes)
+    text = f"{caption} {describe(records, run)}".strip()
+    render.write(prefix, [table], "Claims of the paper", text)
+
+
+def _judge(
+    claim: Claim,
+    summaries: dict[tuple[str, str], Summary],
+    ratios: dict[tuple[str, str], list[float | None]],
+) -> tuple[str, str]:
+    """Verdict and evidence."""
+    key = (claim.task, claim.network)
+    if claim.kind in ("follows", "does not follow"):
+        return _judge_attention(claim, ratios.get(key))
+    mine = summaries.get(key)
+    if claim.kind == "above":
+        theirs = summaries.get((claim.task, claim.other))
+        return (NOT_RUN, "") if None in (mine, theirs) else _judge_lead(mine, theirs)
+    return (NOT_RUN, "") if mine is None else _judge_solution(claim, mine)
+
+
+def _judge_lead(mine: Summary, theirs: Summary) -> tuple[str, str]:
+    means = [s.mean("mean_iu") for s in (mine, theirs)]
+    if None in means:
+        return NOT_MEASURABLE, "mean IU is not defined"
+    deviations = [s.sd("mean_iu") for s in (mine, theirs)]
+    lead = means[0] - means[1]
+    needed = max(LEAST_LEAD, math.hypot(*(sd or 0 for sd in deviations)))
+    evidence = " against ".join(
+        render.spread(*pair).text for pair in zip(means, deviations, strict=True)
+    )
+    return HOLDS if lead >= needed else FAILS, f"mean IU {evidence}{_seeds(mine, theirs)}"
+
+
+def _judge_solution(claim: Claim, mine: Summary) -> tuple[str, str]:
+    iu = mine.mean("image_iu")
+    if iu is None:
+        return NOT_MEASURABLE, "image IU is not defined"
+    constant = [r["constant_answer"]["image_iu"] or 0 for r in mine.records]
+    solved = iu >= SOLVED and iu > statistics.fmean(constant)
+    evidence = (
+        f"image IU {render.spread(iu, mine.sd('image_iu')).text}, constant answer "
+        f"{statistics.fmean(constant):.3f}{_seeds(mine)}"
+    )
+    return HOLDS if solved == (claim.kind == "solves") else FAILS, evidence
+
+
+def _judge_attention(claim: Claim, ratios: list[float | None] | None) -> tuple[str, str]:
+    if ratios is None:
+        return NOT_RUN, ""
+    defined = [ratio for ratio in ratios if ratio is not None]
+    if not defined:
+        return NOT_MEASURABLE, "fewer than two inputs with a saliency map"
+    ratio = statistics.fmean(defined)
+    seeds = "" if len(ratios) == 1 else f" (mean of {len(defined)} seeds)"
+    verdict = HOLDS if (ratio >= FOLLOWS) == (claim.kind == "follows") else FAILS
+    return verdict, f"ratio {ratio:.1f}{seeds}"
+
+
+def _seeds(*summaries: Summary) -> str:
+    numbers = {len(s.records) for s in summaries}
+    return "" if numbers == {1} else f" ({' and '.join(map(str, sorted(numbers)))} seeds)"

@@ -1,0 +1,736 @@
+"""Figures of a run: learning curves, panels of examples, saliency maps, cost against quality.
+
+Every function writes `prefix`.png and `prefix`.svg and returns the caption, which is also stored in
+both files. Examples in panels are always the first of the test set, never chosen by their looks.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from mg.data import hdf5
+from mg.errors import UserError
+from mg.evaluation import saliency
+from mg.report import style
+from mg.report.names import in_order, network_name, task_name, tasks_in_order
+from mg.report.tables import Summary, read_metrics, summarise
+
+Paths = Iterable[str | os.PathLike]
+
+# ------------------------------------------------------------------------------ reading
+
+
+def read_history(path: str | os.PathLike) -> dict[str, Any]:
+    """A history.csv as columns of floats (NaN where empty), with task, label and seed of its place.
+
+    Raises:
+        UserError: the file is missing, not a history, or not in models/<task>/<label>/seed<k>/.
+    """
+    path = Path(path)
+    try:
+        task, network = path.parts[-4:-2]
+        seed = int(path.parent.name.removeprefix("seed"))
+        with open(path, newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        if not rows:
+            raise ValueError("no rows")
+        columns = {
+            name: np.array([float(row[name] or "nan") for row in rows])
+            for name in ("images", "train_loss", "valid_loss", "valid_mean_iu", "seconds")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a readable history.csv in <task>/<label>/seed<k>/ ({error})"
+        ) from error
+    return {"task": task, "network": network, "seed": seed, **columns}
+
+
+def _read_predictions(paths: Paths, task: str, count: int) -> dict[str, np.ndarray]:
+    """The first `count` predictions (count, C, H, W) of each network, of its lowest seed."""
+    found: dict[str, tuple[int, np.ndarray]] = {}
+    for path in paths:
+        try:
+            with h5py.File(path) as file:
+                of, network, seed = (file.attrs[k] for k in ("dataset", "network", "seed"))
+                if of != task:
+                    raise UserError(f"{path} holds predictions for {of}, the test set is {task}")
+                if network not in found or seed < found[network][0]:
+                    found[network] = (seed, file["prediction"][:count].astype(np.float32))
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} is not a readable file of predictions ({error})") from error
+    return {network: found[network][1] for network in in_order(found)}
+
+
+# ------------------------------------------------------------------------------ panels
+
+
+WIDTH = 7.0  # inches, a page's text width; panels of few columns are narrower
+GAP = 0.035
+
+
+def _grid(
+    rows: int,
+    columns: int,
+    caption: str,
+    *,
+    left: float = 0.06,
+    right: float = 0.06,
+    top: float = 0.24,
+    legend: float = 0.0,
+    group: int = 1,
+) -> tuple[Figure, np.ndarray]:
+    """Square frameless axes with the caption below; margins in inches.
+
+    `legend` is the height left free between axes and caption; groups of `group` rows stand apart.
+    """
+    cell = min(0.95, (WIDTH - left - right) / columns - GAP)
+    width = max(left + columns * (cell + GAP) - GAP + right, 4.6)
+    below = legend + style.note_height(caption, width)
+    extra = 0.07 if group > 1 else 0
+    height = top + rows * (cell + GAP) + (rows // group - 1) * extra + below
+    figure = style.new_figure(width, height)
+    axes = np.empty((rows, columns), object)
+    for r in range(rows):
+        y = height - top - (r + 1) * cell - r * GAP - r // group * extra
+        for c in range(columns):
+            box = ((left + c * (cell + GAP)) / width, y / height, cell / width, cell / height)
+            axes[r, c] = figure.add_axes(box)
+            axes[r, c].set(xticks=[], yticks=[])
+            axes[r, c].spines[:].set_visible(False)
+            axes[r, c].grid(False)
+    style.note(figure, caption)
+    return figure, axes
+
+
+def _row_label(axes: Axes, text: str, **settings: Any) -> None:
+    axes.text(-0.08, 0.5, text, transform=axes.transAxes, ha="right", va="center", **settings)
+
+
+def _grey(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+
+
+def _digits(y: np.ndarray) -> np.ndarray:
+    """Classes (10, H, W), 0 or 1, as colours (H, W, 3) on black; several are averaged."""
+    colours = np.array([to_rgb(colour) for colour in style.DIGITS])
+    total = np.einsum("chw,cr->hwr", y.astype(float), colours)
+    return total / y.sum(0).clip(min=1)[:, :, None]
+
+
+def _errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Right, missed, added and confused pixels of (C, H, W) booleans, as colours (H, W, 3)."""
+    missed = (truth & ~predicted).any(0)
+    added = (predicted & ~truth).any(0)
+    image = np.ones((*missed.shape, 3))
+    image[truth.any(0)] = to_rgb(RIGHT)
+    image[missed] = to_rgb(MISSED)
+    image[added] = to_rgb(ADDED)
+    image[missed & added] = to_rgb(CONFUSED)
+    return image
+
+
+# On white, so that errors are not taken for digits.
+RIGHT, MISSED, ADDED, CONFUSED = "#CFCFCF", style.BLUE, style.ORANGE, style.BLACK
+
+
+def segmentation_panel(
+    data_path: str | os.PathLike, prediction_paths: Paths, prefix: str | os.PathLike, count: int = 3
+) -> str:
+    """The first `count` test examples: input and truth, then each network's classes and errors.
+
+    Args:
+        data_path: the test set.
+        prediction_paths: predictions.h5 files; of several seeds of a network the lowest is shown.
+
+    Raises:
+        UserError: a file is damaged, or the predictions are of another task.
+    """
+    data = hdf5.load(data_path, count=count)
+    predictions = _read_predictions(prediction_paths, data.attributes["task"], count)
+    caption = (
+        f"Segmentation of the first {len(data.x)} test images (the first, whatever they look like)."
+        " Left column: input and, below it, the true digits. Other columns: the digits that a "
+        "network predicts and, below them, its errors, with the intersection over union of the "
+        "image, all digits pooled."
+    )
+    with style.settings():
+        figure, axes = _grid(
+            2 * len(data.x),
+            1 + len(predictions),
+            caption,
+            left=0.24,
+            right=0.24,
+            legend=0.5,
+            group=2,
+        )
+        for axis, name in zip(axes[0], ["", *map(network_name, predictions)], strict=True):
+            axis.set_title(name, pad=4)
+        for i, (upper, lower) in enumerate(axes.reshape(len(data.x), 2, -1)):
+            truth = data.y[i] > 0
+            _grey(upper[0], data.x[i, 0])
+            lower[0].imshow(_digits(truth))
+            _name_digits(lower[0], truth)
+            for above, below, prediction in zip(
+                upper[1:], lower[1:], predictions.values(), strict=True
+            ):
+                predicted = prediction[i] >= 0.5
+                above.imshow(_digits(predicted))
+                below.imshow(_errors(predicted, truth))
+                below.spines[:].set(visible=True, color=style.PALE, linewidth=0.6)
+                _score(below, predicted, truth)
+            for axis, text, x in (
+                (upper[0], "input", -0.12),
+                (lower[0], "truth", -0.12),
+                (upper[-1], "predicted", 1.12),
+                (lower[-1], "errors", 1.12),
+            ):
+                axis.text(
+                    x,
+                    0.5,
+                    text,
+                    rotation=90,
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    transform=axis.transAxes,
+                )
+        bottom = style.note_height(caption, figure.get_size_inches()[0])
+        _legend(figure, "digit", enumerate(style.DIGITS), bottom + 0.33)
+        errors = {"right": RIGHT, "missed": MISSED, "added": ADDED, "wrong digit": CONFUSED}
+        _legend(figure, "errors", errors.items(), bottom + 0.11)
+        return style.save(figure, prefix, caption)
+
+
+def _legend(
+    figure: Figure, title: str, entries: Iterable[tuple], y: float, x: float = 0.06
+) -> None:
+    """Colours with their names in one line, at `x`, `y` inches."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, y / height, title, fontsize=7.5, va="center_baseline")
+    figure.legend(
+        handles=[Patch(fc=c, ec="#444444", lw=0.5, label=str(name)) for name, c in entries],
+        loc="center left",
+        bbox_to_anchor=((x + 0.42) / width, y / height),
+        ncols=10,
+        handlelength=1,
+        handleheight=1,
+        columnspacing=1.1,
+        handletextpad=0.4,
+        borderaxespad=0,
+        borderpad=0,
+    )
+
+
+def _name_digits(axis: Axes, truth: np.ndarray) -> None:
+    """Write each digit on its pixels, so that the colours need not be told apart."""
+    for digit, pixels in enumerate(truth):
+        places = np.argwhere(pixels)
+        if len(places):
+            y, x = places[np.abs(places - places.mean(axis=0)).sum(axis=1).argmin()]
+            outline = [withStroke(linewidth=1.6, foreground="black")]
+            axis.text(
+                x,
+                y,
+                str(digit),
+                color="white",
+                fontsize=6.5,
+                fontweight="bold",
+                ha="center",
+                va="center",
+                path_effects=outline,
+            )
+
+
+def _score(axis: Axes, predicted: np.ndarray, truth: np.ndarray) -> None:
+    union = (predicted | truth).sum()
+    iu = (predicted & truth).sum() / union if union else 1
+    axis.text(0.96, 0.96, f"{iu:.2f}", fontsize=6, ha="right", va="top", transform=axis.transAxes)
+
+
+def spatial_panel(
+    data_paths: Paths, prediction_paths: Paths, prefix: str | os.PathLike, count: int = 4
+) -> str:
+    """The first `count` test examples of each spatial task: input, truth, each network's output.
+
+    Args:
+        data_paths: the test sets, one per task.
+        prediction_paths: predictions.h5 files of these tasks; of several seeds the lowest is shown.
+    """
+    sets = [hdf5.load(path, count=count) for path in data_paths]
+    sets = {data.attributes["task"]: data for data in sets}
+    paths = list(prediction_paths)
+    predictions = {
+        task: _read_predictions([p for p in paths if _task_of(p) == task], task, count)
+        for task in tasks_in_order(sets)
+    }
+    networks = in_order(name for outputs in predictions.values() for name in outputs)
+    examples = [(task, i) for task in predictions for i in range(len(sets[task].x))]
+    caption = (
+        f"Undoing a transformation: the first {count} test images"
+        + (" of each task" if len(sets) > 1 else "")
+        + " (the first, whatever they look like), and what each network makes of them (its output "
+        "between 0, black, and 1, white)."
+    )
+    with style.settings():
+        figure, axes = _grid(
+            len(examples), 2 + len(networks), caption, left=0.3, group=count if len(sets) > 1 else 1
+        )
+        for axis, name in zip(
+            axes[0], ["input", "truth", *map(network_name, networks)], strict=True
+        ):
+            axis.set_title(name, pad=4)
+        for (task, i), row in zip(examples, axes, strict=True):
+            _grey(row[0], sets[task].x[i, 0])
+            _grey(row[1], sets[task].y[i, 0])
+            for axis, network in zip(row[2:], networks, strict=True):
+                if network in predictions[task]:
+                    _grey(axis, predictions[task][network][i, 0])
+                else:
+                    _absent(axis, "not run")
+        for task in predictions:
+            rows = [r for r, (of, _) in enumerate(examples) if of == task]
+            _group_label(figure, axes[rows[0], 0], axes[rows[-1], 0], task_name(task))
+        return style.save(figure, prefix, caption)
+
+
+def _task_of(path: str | os.PathLike) -> str:
+    try:
+        with h5py.File(path) as file:
+            return file.attrs["dataset"]
+    except (OSError, KeyError) as error:
+        raise UserError(f"{path} is not a readable file of predictions ({error})") from error
+
+
+def _absent(axis: Axes, text: str) -> None:
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    axis.add_patch(Rectangle((0, 0), 1, 1, fc="#F2F2F2", ec="none"))
+    axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=6, color=style.GREY)
+
+
+def _group_label(figure: Figure, first: Axes, last: Axes, text: str) -> None:
+    """Write `text` upwards, left of the axes from `first` down to `last`."""
+    top, bottom = first.get_position().y1, last.get_position().y0
+    x = first.get_position().x0 - 0.08 / figure.get_size_inches()[0]
+    figure.text(x, (top + bottom) / 2, text, rotation=90, ha="right", va="center", fontsize=8)
+
+
+# Hue of each point of interest, as in the paper's figure: green, red, yellow, blue, cyan, magenta,
+# orange, in the order of `saliency.POINT_NAMES`.
+HUES = tuple(angle / 360 for angle in (120, 0, 60, 240, 180, 300, 30))
+LEVELS = 10
+
+
+def saliency_image(attention: np.ndarray, image: np.ndarray, hue: float) -> np.ndarray:
+    """A map (H, W) over its input (H, W) as colours (H, W, 3), the paper's way.
+
+    Saturation: the rank of a value among those that are not zero, in ten levels; value: the
+    inverted input.
+    """
+    saturation = np.zeros(attention.shape)
+    nonzero = attention > 0
+    if nonzero.any():
+        values = np.sort(attention[nonzero])
+        rank = np.searchsorted(values, attention[nonzero], side="right") / len(values)
+        saturation[nonzero] = np.ceil(rank * LEVELS) / LEVELS
+    hues = np.full(attention.shape, hue)
+    return hsv_to_rgb(np.stack([hues, saturation, 1 - image.clip(0, 1)], axis=-1))
+
+
+def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int = 3) -> str:
+    """Input, output with its points of interest, and the map of each point; a row per network.
+
+    The inputs are those, in the order of the test set, for which most of the networks have maps.
+
+    Args:
+        saliency_paths: saliency.h5 files of one task; of several seeds the lowest is shown.
+
+    Raises:
+        UserError: a file is damaged, or they are of several tasks.
+    """
+    stored: dict[str, dict] = {}
+    for path in saliency_paths:
+        maps = saliency.read(path)
+        if maps["network"] not in stored or maps["seed"] < stored[maps["network"]]["seed"]:
+            stored[maps["network"]] = maps
+    tasks = {maps["dataset"] for maps in stored.values()}
+    if len(tasks) != 1:
+        raise UserError(f"a saliency panel shows one task, not {len(tasks)}")
+    networks = in_order(stored)
+    places = {n: {int(i): k for k, i in enumerate(stored[n]["index"])} for n in networks}
+    indices = sorted({i for place in places.values() for i in place})
+    indices.sort(key=lambda i: -sum(i in place for place in places.values()))  # stable
+    indices = sorted(indices[:count])
+    names = ["input", "output", *saliency.POINT_NAMES]
+    window, stride = (stored[networks[0]][key] for key in ("window", "stride"))
+    caption = (
+        f"Where the outputs come from ({task_name(tasks.pop()).lower()}). Each map shows, in the "
+        "colour of a point marked on the output, the parts of the input that change the output "
+        f"there when a {window}×{window} window of noise covers them (moved in steps of {stride}): "
+        "the more saturated, the more, in ten levels by rank. Input and output are drawn inverted. "
+        "Shown are the first test images for which most networks give an output to ask about."
+    )
+    with style.settings():
+        rows = [(i, network) for i in indices for network in networks] or [(None, networks[0])]
+        figure, axes = _grid(
+            len(rows), len(names), caption, left=0.55, group=len(networks) if indices else 1
+        )
+        for axis, name in zip(axes[0], names, strict=True):
+            axis.set_title(name, fontsize=7, pad=4)
+        for (index, network), row in zip(rows, axes, strict=True):
+            _row_label(row[0], network_name(network), fontsize=8)
+            k = places[network].get(index)
+            if k is None:
+                for axis in row[1:]:
+                    axis.set_visible(False)
+                _absent(row[0], "no output\nabove 0.4")
+            else:
+                _saliency_row(row, {name: stored[network][name][k] for name in _MAPS})
+        return style.save(figure, prefix, caption)
+
+
+_MAPS = ("input", "output", "points", "map")
+
+
+def _saliency_row(row: Sequence[Axes], maps: dict[str, np.ndarray]) -> None:
+    image = maps["input"][0]
+    row[0].imshow(1 - image, cmap="gray", vmin=0, vmax=1)
+    row[1].imshow(1 - maps["output"][0], cmap="gray", vmin=0, vmax=1)
+    for (y, x), hue in zip(maps["points"], HUES, strict=True):
+        colour = hsv_to_rgb((hue, 1, 0.9))
+        row[1].plot(x, y, "s", ms=3, mfc=colour, mec="black", mew=0.4)
+    for axis, attention, hue in zip(row[2:], maps["map"], HUES, strict=True):
+        axis.imshow(saliency_image(attention, image, hue))
+    for axis in row:
+        axis.spines[:].set(visible=True, color=style.PALE, linewidth=0.6)
+
+
+def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) -> str:
+    """The first `count` examples of each file: inputs above, targets below."""
+    loaded = [hdf5.load(path, count=count) for path in data_paths]
+    by_task = {data.attributes["task"]: data for data in loaded}
+    sets = [by_task[task] for task in tasks_in_order(by_task)]
+    columns = max(len(data.x) for data in sets)
+    coloured = any(data.y.shape[1] > 1 for data in sets)
+    caption = (
+        f"The data: the first {columns} examples of each task's test set, input above target. "
+        "Segmentation targets have one channel per digit; every other task asks for the untouched "
+        "digit in the middle."
+    )
+    with style.settings():
+        figure, axes = _grid(
+            2 * len(sets), columns, caption, left=0.82, top=0.06, legend=0.26 * coloured, group=2
+        )
+        width = figure.get_size_inches()[0]
+        for axis in axes.flat:
+            axis.set_visible(False)
+        for data, (upper, lower) in zip(sets, axes.reshape(-1, 2, columns), strict=True):
+            for axis, x in zip(upper, data.x, strict=False):
+                axis.set_visible(True)
+                _grey(axis, x[0])
+            for axis, y in zip(lower, data.y, strict=False):
+                axis.set_visible(True)
+                if len(y) > 1:
+                    axis.imshow(_digits(y))
+                else:
+                    _grey(axis, y[0])
+            _row_label(upper[0], "input", fontsize=7.5)
+            _row_label(lower[0], "target", fontsize=7.5)
+            name = task_name(data.attributes["task"]).replace(" ", "\n")
+            middle = (upper[0].get_position().y0 + lower[0].get_position().y1) / 2
+            figure.text(
+                0.26 / width,
+                middle,
+                name,
+                rotation=90,
+                ha="center",
+                va="center",
+                fontsize=8,
+                linespacing=1.2,
+            )
+        if coloured:
+            bottom = style.note_height(caption, width)
+            _legend(figure, "digit", enumerate(style.DIGITS), bottom + 0.1, x=0.82)
+        return style.save(figure, prefix, caption)
+
+
+# ------------------------------------------------------------------------------ curves
+
+
+def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
+    """Loss and validation mean IU against training images seen; one row of panels per task.
+
+    Lines are means over seeds, bands reach one standard deviation to either side.
+
+    Args:
+        history_paths: history.csv files in .../<task>/<label>/seed<k>/.
+    """
+    histories = [read_history(path) for path in history_paths]
+    if not histories:
+        raise UserError("no history.csv was given; learning curves need at least one")
+    tasks = tasks_in_order(h["task"] for h in histories)
+    panels = {
+        "train_loss": "training loss (nats)",
+        "valid_loss": "validation loss (nats)",
+        "valid_mean_iu": "validation mean IU",
+    }
+    panels = {k: v for k, v in panels.items() if any(np.isfinite(h[k]).any() for h in histories)}
+    networks = in_order(h["network"] for h in histories)
+    runs = {
+        (task, network): [h for h in histories if (h["task"], h["network"]) == (task, network)]
+        for task in tasks
+        for network in networks
+    }
+    caption = "Learning curves. " + (
+        "Lines: means over seeds; bands: one standard deviation to either side."
+        if max(map(len, runs.values())) > 1
+        else "One seed per network."
+    )
+    with style.settings():
+        figure, axes = _plots(len(tasks), len(panels), 1.65, 1.35, caption, gap=0.5, right=0.95)
+        for task, row in zip(tasks, axes, strict=True):
+            for axis, (key, title) in zip(row, panels.items(), strict=True):
+                for network in networks:
+                    _curve(axis, network, runs[task, network], key)
+                axis.set_title(title, fontsize=8)
+                axis.set_xlabel("images seen (thousands)")
+                if key.endswith("loss"):
+                    _log_scale(axis)
+                else:
+                    axis.set_ylim(0, None)
+            _heading(row[0], task_name(task), above=17)
+        _network_legend(axes[0, -1], networks)
+        return style.save(figure, prefix, caption)
+
+
+def _plots(
+    rows: int,
+    columns: int,
+    panel_width: float,
+    panel_height: float,
+    caption: str,
+    *,
+    gap: float,
+    right: float = 0.1,
+) -> tuple[Figure, np.ndarray]:
+    """Axes of equal size with room for labels, a heading per row, and the caption; in inches."""
+    left, above, between = 0.6, 0.42, 0.9
+    width = left + columns * panel_width + (columns - 1) * gap + right
+    below = style.note_height(caption, width) + 0.42
+    height = above + rows * panel_height + (rows - 1) * between + below
+    figure = style.new_figure(width, height)
+    axes = np.empty((rows, columns), object)
+    for r in range(rows):
+        y = height - above - (r + 1) * panel_height - r * between
+        for c in range(columns):
+            x = left + c * (panel_width + gap)
+            axes[r, c] = figure.add_axes(
+                (x / width, y / height, panel_width / width, panel_height / height)
+            )
+    style.note(figure, caption)
+    return figure, axes
+
+
+def _heading(axis: Axes, text: str, above: float = 6) -> None:
+    """Write `text` over a row of plots, `above` points above them."""
+    axis.annotate(
+        text,
+        (0, 1),
+        xytext=(-32, above),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=8.5,
+        fontweight="bold",
+    )
+
+
+def _log_scale(axis: Axes) -> None:
+    """Logarithmic, with plain numbers at 1, 2 and 5."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _curve(axis: Axes, network: str, runs: Sequence[dict[str, Any]], key: str) -> None:
+    if not runs:
+        return
+    length = min(len(run[key]) for run in runs)
+    values = np.stack([run[key][:length] for run in runs])
+    if not np.isfinite(values).any():
+        return
+    images = runs[0]["images"][:length] / 1000
+    look = style.look(network)
+    mean = values.mean(axis=0)
+    marks = {"marker": look.marker, "markevery": (0.05, 0.25), "ms": 4, "mec": "white", "mew": 0.4}
+    axis.plot(images, mean, color=look.colour, ls=look.line, **marks)
+    if len(runs) > 1:
+        sd = values.std(axis=0, ddof=1)
+        axis.fill_between(images, mean - sd, mean + sd, color=look.colour, alpha=0.18, lw=0)
+
+
+def _network_legend(axis: Axes, networks: Sequence[str]) -> None:
+    """Name the networks, right of `axis`."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            ls=look.line,
+            marker=look.marker,
+            ms=4.5,
+            label=network_name(network),
+        )
+        for network, look in ((n, style.look(n)) for n in networks)
+    ]
+    axis.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.03, 1.02),
+        handlelength=2.4,
+        borderaxespad=0,
+    )
+
+
+# ------------------------------------------------------------------------------ results
+
+
+def quality_against_cost(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
+    """Mean IU against multiply-adds and against training time; one row of panels per task."""
+    summaries = summarise(read_metrics(metrics_paths))
+    summaries = [s for s in summaries if s.mean("mean_iu") is not None]
+    if not summaries:
+        raise UserError("no metrics.json with a mean IU was given; this figure needs one at least")
+    tasks = tasks_in_order(s.dataset for s in summaries)
+    seconds = [s.mean("train_seconds") or 0 for s in summaries]
+    unit, per = ("hours", 3600) if max(seconds) >= 7200 else ("minutes", 60)
+    devices = sorted({r["device"] for s in summaries for r in s.records if r["device"]})
+    several = max(len(s.records) for s in summaries) > 1
+    caption = (
+        "Test mean IU against what a network costs: multiply-adds of one forward pass, and time of "
+        f"the training (on {' and '.join(devices) or 'an unknown device'}). "
+        + (
+            "Bars: one standard deviation over seeds to either side."
+            if several
+            else "One seed per network."
+        )
+    )
+    with style.settings():
+        figure, axes = _plots(len(tasks), 2, 3.05, 1.7, caption, gap=0.25)
+        for task, (left, right) in zip(tasks, axes, strict=True):
+            shown = [s for s in summaries if s.dataset == task]
+            right.sharey(left)
+            right.tick_params(labelleft=False)
+            _points(left, shown, [s.same("macs") and s.same("macs") / 1e6 for s in shown])
+            times = [s.mean("train_seconds") for s in shown]
+            _points(right, shown, [time and time / per for time in times])
+            left.set(xlabel="multiply-adds per image (millions)", ylabel="mean IU")
+            right.set(xlabel=f"training time ({unit})")
+            _heading(left, task_name(task))
+        return style.save(figure, prefix, caption)
+
+
+def _points(axis: Axes, summaries: Sequence[Summary], costs: Sequence[float | None]) -> None:
+    """A marker per network at its cost and mean IU, with its name where there is room."""
+    places = [
+        (x, s.mean("mean_iu"), s) for x, s in zip(costs, summaries, strict=True) if x is not None
+    ]
+    for x, y, s in places:
+        look = style.look(s.network)
+        axis.errorbar(
+            x,
+            y,
+            yerr=s.sd("mean_iu"),
+            color=look.colour,
+            marker=look.marker,
+            ms=6.5,
+            capsize=2.5,
+            elinewidth=1,
+            mec="white",
+            mew=0.6,
+        )
+    if not places:
+        return
+    axis.set_xlim(0, 1.2 * max(x for x, _, _ in places))
+    axis.margins(y=0.2)
+    axis.figure.canvas.draw()  # fixes the transformation from data to points
+    taken = [axis.transData.transform((x, y)) for x, y, _ in places]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in taken]
+    for x, y, s in places:
+        name = network_name(s.network)
+        px, py = axis.transData.transform((x, y))
+        boxes = [
+            (px + dx - len(name) * 6.5 * (dx < 0), py + dy - 5, dx, dy)
+            for dx, dy in ((8, 8), (8, -8), (-8, 8), (-8, -8), (8, 20), (8, -20), (8, 32))
+        ]
+        boxes = [(bx, by, bx + len(name) * 6.5, by + 10, dx, dy) for bx, by, dx, dy in boxes]
+        free = [box for box in boxes if not any(_overlap(box, other) for other in taken)]
+        box = (free or boxes)[0]
+        taken.append(box[:4])
+        axis.annotate(
+            name,
+            (x, y),
+            xytext=(box[4] * 0.72, box[5] * 0.72),  # pixels of 100 dpi to points
+            textcoords="offset points",
+            fontsize=7.5,
+            color="#222222",
+            ha="left" if box[4] > 0 else "right",
+            va="center",
+        )
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
+    """Segmentation IU of each digit and network; bars over seeds."""
+    summaries = [s for s in summarise(read_metrics(metrics_paths)) if s.dataset == "segmentation"]
+    if not summaries:
+        raise UserError("no metrics.json of the segmentation task was given; this figure needs one")
+    several = max(len(s.records) for s in summaries) > 1
+    caption = "Segmentation: intersection over union of each digit over the whole test set. " + (
+        "Means over seeds; bars: one standard deviation to either side."
+        if several
+        else "One seed per network."
+    )
+    with style.settings():
+        figure, [[axis]] = _plots(1, 1, 5.4, 1.8, caption, gap=0, right=1.05)
+        step = 0.8 / len(summaries)
+        for k, s in enumerate(summaries):
+            look = style.look(s.network)
+            values = np.array([r["per_class_iu"] for r in s.records], float)  # None becomes NaN
+            x = np.arange(values.shape[1]) + (k - (len(summaries) - 1) / 2) * step
+            sd = values.std(axis=0, ddof=1) if len(values) > 1 else None
+            axis.errorbar(
+                x,
+                values.mean(axis=0),
+                yerr=sd,
+                color=look.colour,
+                marker=look.marker,
+                ls="none",
+                ms=5,
+                elinewidth=1,
+                mec="white",
+                mew=0.4,
+            )
+        classes = values.shape[1]
+        axis.set(xlabel="digit", ylabel="IU", xticks=range(classes), xlim=(-0.5, classes - 0.5))
+        axis.set_ylim(0, None)
+        axis.grid(axis="x", visible=False)
+        for edge in np.arange(classes - 1) + 0.5:
+            axis.axvline(edge, color="#E6E6E6", lw=0.6)
+        _heading(axis, task_name("segmentation"))
+        _network_legend(axis, [s.network for s in summaries])
+        return style.save(figure, prefix, caption)

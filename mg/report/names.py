@@ -1,0 +1,55 @@
+"""What networks and tasks are called in figures and tables, and in which order they come."""
+
+from collections.abc import Iterable
+
+# As in the paper and its figures.
+NETWORKS = {
+    "unet": "U-NET",
+    "umg": "U-MG",
+    "sg": "SG",
+    "r_sg": "R-SG",
+    "pmg": "PMG",
+    "r_pmg": "R-PMG",
+    "vgg": "VGG",
+    "resnet": "RES",
+    "mg": "MG",
+    "r_mg": "R-MG",
+    "r_pmg_seg": "PR-MG-SEG",
+}
+
+TASKS = {
+    "segmentation": "Segmentation",
+    "spatial_transform": "Spatial transformation",
+    "rotation": "Rotation",
+    "affine_transform": "Affine transformation",
+    "scaling": "Scaling",
+    "translation": "Translation",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet",
+}
+
+
+def network_name(label: str) -> str:
+    """The paper's name of a network; a label of a configuration that is none stays as it is."""
+    return NETWORKS.get(label, label)
+
+
+def task_name(task: str) -> str:
+    """A task's name for people."""
+    return TASKS.get(task, task)
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Distinct labels in the order of `NETWORKS`, others behind in alphabetical order."""
+    return _in_order(labels, NETWORKS)
+
+
+def tasks_in_order(tasks: Iterable[str]) -> list[str]:
+    """Distinct tasks in the order of `TASKS`, others behind in alphabetical order."""
+    return _in_order(tasks, TASKS)
+
+
+def _in_order(names: Iterable[str], known: dict[str, str]) -> list[str]:
+    place = {name: i for i, name in enumerate(known)}
+    return sorted(set(names), key=lambda name: (place.get(name, len(place)), name))

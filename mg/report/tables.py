@@ -1,0 +1,542 @@
+"""Tables of results, networks and claims, from metrics.json files."""
+
+import csv
+import io
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mg.errors import UserError
+from mg.files import read_json, write_text
+from mg.report import render
+from mg.report.names import in_order, network_name, task_name, tasks_in_order
+from mg.report.render import Cell, Column, Table
+
+TITLES = {
+    "mean_iu": "mean IU ↑",
+    "mean_acc": "precision ↑",
+    "recall": "recall ↑",
+    "image_iu": "image IU ↑",
+    "bce": "cross-entropy ↓",
+}
+MEASURES = tuple(TITLES)
+PER_RUN = (
+    "dataset",
+    "network",
+    "seed",
+    *MEASURES,
+    "params",
+    "macs",
+    "train_images",
+    "train_seconds",
+    "device",
+)
+COUNTS = {1: "", 1e3: "thousand", 1e6: "million", 1e9: "billion"}
+TIMES = {1: "s", 60: "min", 3600: "h"}
+MEASURE_NOTES = (
+    "mean IU: intersection over union of predicted and true pixels per class over the whole test "
+    "set, mean over classes. precision: mean over classes too; the authors call it mean Acc. image "
+    "IU: over union per image with all classes pooled, divided by the number of classes present (a "
+    "perfect segmentation scores far below 1). cross-entropy: nats per pixel and channel. "
+    "Arrows point to better.",
+)
+
+# ------------------------------------------------------------------------------ reading
+
+
+def read_metrics(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
+    """The records of metrics.json files, by task, network and seed.
+
+    Raises:
+        UserError: a file is missing or not a metrics.json, or two are of the same run.
+    """
+    records: dict[tuple, dict[str, Any]] = {}
+    for path in paths:
+        record = read_json(path)
+        absent = [k for k in PER_RUN if k not in record] if isinstance(record, dict) else PER_RUN
+        if absent:
+            raise UserError(f"{path} is not a metrics.json of `mg evaluate`: no {absent[0]!r}")
+        key = (record["dataset"], record["network"], record["seed"])
+        if key in records:
+            raise UserError(f"{path} is the second file for {' '.join(map(str, key))}; give one")
+        records[key] = record
+    tasks = tasks_in_order(task for task, _, _ in records)
+    networks = in_order(network for _, network, _ in records)
+    return sorted(
+        records.values(),
+        key=lambda r: (tasks.index(r["dataset"]), networks.index(r["network"]), r["seed"]),
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The runs of one network on one task, over seeds.
+
+    Attributes:
+        records: the runs there are. missing: expected seeds without one.
+    """
+
+    dataset: str
+    network: str
+    records: list[dict[str, Any]]
+    missing: list[int]
+
+    def values(self, key: str) -> list[float]:
+        """The defined values of a measure, one per run."""
+        return [r[key] for r in self.records if r[key] is not None]
+
+    def mean(self, key: str) -> float | None:
+        """Mean over the runs in which it is defined."""
+        values = self.values(key)
+        return statistics.fmean(values) if values else None
+
+    def sd(self, key: str) -> float | None:
+        """Sample standard deviation over runs; None for fewer than two."""
+        values = self.values(key)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def same(self, key: str) -> Any:
+        """What all runs agree on, else None."""
+        values = [r[key] for r in self.records]
+        return values[0] if values and all(v == values[0] for v in values) else None
+
+
+def summarise(
+    records: Sequence[dict[str, Any]], expected: Iterable[tuple[str, str, int]] = ()
+) -> list[Summary]:
+    """One summary per task and network, those with nothing but missing runs included."""
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for task, network, seed in expected:
+        seeds.setdefault((task, network), set()).add(seed)
+    found: dict[tuple[str, str], list[dict]] = {}
+    for record in records:
+        found.setdefault((record["dataset"], record["network"]), []).append(record)
+    keys = {*seeds, *found}
+    summaries = []
+    for task in tasks_in_order(task for task, _ in keys):
+        for network in in_order(network for t, network in keys if t == task):
+            runs = found.get((task, network), [])
+            missing = seeds.get((task, network), set()) - {run["seed"] for run in runs}
+            summaries.append(Summary(task, network, runs, sorted(missing)))
+    return summaries
+
+
+def best(summaries: Sequence[Summary], measure: str) -> str | None:
+    """The network that leads in a measure by more than the spread over seeds, if one does.
+
+    The lead over the second must exceed sqrt(sd1² + sd2²), the standard deviation of the difference
+    of two runs; both need at least two seeds. Lower is better for cross-entropy alone.
+    """
+    sign = -1 if measure == "bce" else 1
+    defined = [s for s in summaries if s.mean(measure) is not None]
+    if len(defined) < 2:
+        return None
+    first, second = sorted(defined, key=lambda s: -sign * s.mean(measure))[:2]
+    deviations = (first.sd(measure), second.sd(measure))
+    if None in deviations:
+        return None
+    lead = sign * (first.mean(measure) - second.mean(measure))
+    return first.network if lead > _spread(*deviations) else None
+
+
+def _spread(a: float | None, b: float | None) -> float:
+    return ((a or 0) ** 2 + (b or 0) ** 2) ** 0.5
+
+
+def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
+    """One sentence on what was run, on what, from which commit and when."""
+    if not records:
+        return f"Run {run}: nothing was evaluated." if run else "Nothing was evaluated."
+    settings = [r.get("settings") or {} for r in records]
+    tests = [s.get("test") or {} for s in settings]
+    recipes = [(s.get("training") or {}).get("recipe") or {} for s in settings]
+    seeds = _distinct(r["seed"] for r in records)
+    canvas = _range([t.get("canvas") for t in tests])
+    parts = [
+        f"canvas {canvas}×{canvas}" if canvas else "",
+        _with_unit(_range([r.get("test_images") for r in records]), "test images"),
+        _with_unit(_range([r["train_images"] for r in records]), "training images seen"),
+        _with_unit(_range([r.get("epochs") for r in recipes]), "epochs"),
+        f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
+        f"trained on {' and '.join(_distinct(r['device'] for r in records) or ['?'])}",
+        f"commit {', '.join(_distinct(r.get('commit') for r in records) or ['unknown'])}",
+        max((r.get("date") or "" for r in records), default="")[:10],
+    ]
+    start = f"Run {run}: " if run else ""
+    return f"{start}{'; '.join(part for part in parts if part)}."
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return sorted({v for v in values if v is not None})
+
+
+def _range(values: Iterable[int | None]) -> str:
+    found = _distinct(values)
+    if not found:
+        return ""
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,}–{found[-1]:,}"
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text} {unit}" if text else ""
+
+
+def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file; None becomes an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(["" if value is None else value for value in row] for row in rows)
+    write_text(path, text.getvalue())
+
+
+# ------------------------------------------------------------------------------ results
+
+
+def write_results_table(
+    tasks: str | Sequence[str],
+    metrics_paths: Iterable[str | os.PathLike],
+    *,
+    prefix: str | os.PathLike,
+    run: str | None = None,
+    caption: str = "",
+    expected: Iterable[tuple[str, int]] = (),
+) -> None:
+    """Write the results of one task, or of several together.
+
+    `prefix`.csv has one row per task, network and seed; `prefix`_aggregated.csv one per task and
+    network, with mean, standard deviation and number of seeds; `prefix`.md, .tex and .html show
+    the latter to people. An undefined value is an empty field, or a dash for people.
+
+    Args:
+        tasks: the tasks to include; records of others are left out.
+        metrics_paths: metrics.json files.
+        run: name of the configuration.
+        caption: goes before the sentence that says what was run.
+        expected: (label, seed) pairs that should be there for every task. Those without a
+            metrics.json appear as missing: an empty row in the CSV.
+
+    Raises:
+        UserError: a file is missing or is not a metrics.json.
+    """
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    records = [r for r in read_metrics(metrics_paths) if r["dataset"] in tasks]
+    wanted = [(task, label, seed) for task in tasks for label, seed in expected]
+    summaries = summarise(records, wanted)
+
+    rows = [
+        [record[key] for key in PER_RUN]
+        if record
+        else [s.dataset, s.network, seed, *[None] * len(PER_RUN[3:])]
+        for s in summaries
+        for seed, record in sorted(
+            [(r["seed"], r) for r in s.records] + [(seed, None) for seed in s.missing],
+            key=lambda pair: pair[0],
+        )
+    ]
+    write_csv(f"{prefix}.csv", PER_RUN, rows)
+    published = {task: _published(task, records) for task in tasks}
+    _write_aggregated(f"{prefix}_aggregated.csv", summaries, published)
+
+    tables = [
+        _results(task, [s for s in summaries if s.dataset == task], published[task])
+        for task in tasks_in_order(tasks)
+    ]
+    title = "Results: " + ", ".join(task_name(task).lower() for task in tasks_in_order(tasks))
+    render.write(prefix, tables, title, f"{caption} {describe(records, run)}".strip())
+
+
+def _published(task: str, records: Sequence[dict]) -> dict[str, float]:
+    """The authors' measures, if these records were measured on the authors' own test set."""
+    for record in records:
+        test = (record.get("settings") or {}).get("test") or {}
+        geometry = (test.get("mode"), test.get("canvas"), test.get("digit_size"))
+        size = record.get("test_images")
+        if record["dataset"] == task and (geometry != ("paper", 64, 28) or size != 1000):
+            return {}
+    from mg.networks import table  # loads the networks, which other tables do without
+
+    names = {"mean IU": "mean_iu", "mean Acc": "mean_acc"}
+    return {
+        names[entry["metric"]]: entry["value"]
+        for entry in table.published()
+        if entry["dataset"] == task and entry["metric"] in names
+    }
+
+
+def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[str, dict]) -> None:
+    measures = [*MEASURES, "train_seconds"]
+    extra = sorted({measure for numbers in published.values() for measure in numbers})
+    header = [
+        "dataset",
+        "network",
+        "seeds",
+        "seeds_missing",
+        *(f"{measure}_{part}" for measure in measures for part in ("mean", "sd")),
+        "params",
+        "macs",
+        "train_images",
+        "device",
+        *(f"published_{measure}{part}" for measure in extra for part in ("", "_difference")),
+    ]
+    rows = []
+    for s in summaries:
+        row = [s.dataset, s.network, len(s.records), len(s.missing)]
+        for measure in measures:
+            row += [s.mean(measure), s.sd(measure)]
+        row += [s.same("params"), s.same("macs"), s.same("train_images")]
+        row.append(" and ".join(_distinct(r["device"] for r in s.records)))
+        for measure in extra:
+            theirs, ours = published[s.dataset].get(measure), s.mean(measure)
+            row += [theirs, None if None in (theirs, ours) else ours - theirs]
+        rows.append(row)
+    write_csv(path, header, rows)
+
+
+def _results(task: str, summaries: Sequence[Summary], published: dict[str, float]) -> Table:
+    params = _Unit.of([s.same("params") for s in summaries], COUNTS)
+    macs = _Unit.of([s.same("macs") for s in summaries], COUNTS)
+    time = _Unit.of([s.mean("train_seconds") for s in summaries], TIMES)
+    columns = [
+        Column("network", numeric=False),
+        *(Column(TITLES[measure]) for measure in MEASURES),
+        *(
+            Column(title)
+            for measure in published
+            for title in (f"published {TITLES[measure][:-2]}", "ours − published")
+        ),
+        Column("parameters", params.name),
+        Column("multiply-adds", macs.name),
+        Column("images seen"),
+        Column("training", time.name),
+        Column("seeds"),
+    ]
+    leaders = {measure: best(summaries, measure) for measure in MEASURES}
+    rows = []
+    for s in summaries:
+        name = Cell(network_name(s.network))
+        seeds = Cell(
+            f"{len(s.records)} ({len(s.missing)} missing)" if s.missing else str(len(s.records)),
+            len(s.records),
+        )
+        if not s.records:
+            blank = [Cell("")] * (len(columns) - 3)
+            rows.append([name, Cell("missing", kind="missing"), *blank, seeds])
+            continue
+        row = [name]
+        for measure in MEASURES:
+            digits = 4 if measure == "bce" else 3
+            mark = leaders[measure] == s.network
+            row.append(render.spread(s.mean(measure), s.sd(measure), digits, best=mark))
+        for measure, theirs in published.items():
+            ours = s.mean(measure)
+            row.append(render.number(theirs, 3))
+            row.append(render.number(None if ours is None else ours - theirs, 3))
+        row.append(params.cell(s.same("params")))
+        row.append(macs.cell(s.same("macs")))
+        row.append(render.number(s.same("train_images"), 0))
+        row.append(time.cell(s.mean("train_seconds"), s.sd("train_seconds")))
+        row.append(seeds)
+        rows.append(row)
+    constant = _constant_answer(summaries)
+    if constant:
+        cells = [
+            render.number(constant[measure], 4 if measure == "bce" else 3) for measure in MEASURES
+        ]
+        rest = [Cell("")] * (len(columns) - 1 - len(MEASURES))
+        rows.append([Cell("(constant answer)", kind="missing"), *cells, *rest])
+    return Table(task_name(task), columns, rows, _result_notes(summaries, constant, published))
+
+
+def _constant_answer(summaries: Sequence[Summary]) -> dict[str, float | None] | None:
+    answers = [r.get("constant_answer") for s in summaries for r in s.records]
+    return answers[0] if answers and all(a == answers[0] for a in answers) else None
+
+
+def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) -> list[str]:
+    notes = list(MEASURE_NOTES)
+    numbers = {len(s.records) for s in summaries if s.records}
+    if numbers and max(numbers) == 1:
+        notes.append("One seed per network: the spread is not known and no best is marked.")
+    elif numbers:
+        notes.append(
+            "mean ± sample standard deviation over seeds. Bold: better than the second by more "
+            "than √(sd₁² + sd₂²) of the two; where nothing is bold, no network leads by that much."
+        )
+    if any(r[m] is None for s in summaries for r in s.records for m in MEASURES):
+        notes.append(
+            f"{render.UNDEFINED}: not defined, since the network predicts nothing or its outputs "
+            "are not finite."
+        )
+    if constant:
+        notes.append(
+            "(constant answer): the mean target as the answer to every input; what a network must "
+            "beat to show that it has looked."
+        )
+    if "sg" in {s.network for s in summaries} or "r_sg" in {s.network for s in summaries}:
+        notes.append("SG and R-SG were not released; they are single-grid controls of our own.")
+    if published:
+        notes.append(
+            "published: the authors' notebook, measured on this same test set; it does not name "
+            "its network, so the number stands beside each."
+        )
+    missing = [f"{network_name(s.network)} seed {seed}" for s in summaries for seed in s.missing]
+    if missing:
+        notes.append(f"Missing: {', '.join(missing)}.")
+    return notes
+
+
+class _Unit(NamedTuple):
+    divisor: float
+    name: str
+    digits: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None], units: dict[float, str]) -> "_Unit":
+        """One unit for a column: the largest of `units` that leaves the median above 1."""
+        found = [v for v in values if v]
+        median = statistics.median(found) if found else 0
+        divisor = max((d for d in units if median >= d), default=1)
+        digits = 0 if divisor == 1 else 1 if median >= 10 * divisor else 2
+        return cls(divisor, units[divisor], digits)
+
+    def cell(self, mean: float | None, sd: float | None = None) -> Cell:
+        return render.spread(mean, sd, self.digits, self.divisor)
+
+
+# ------------------------------------------------------------------------------ networks
+
+
+def run_rows(metrics_paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
+    """The networks of a run for `write_network_table`, one per task and label."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in read_metrics(metrics_paths):
+        settings = record.get("settings") or {}
+        rows.setdefault(
+            (record["dataset"], record["network"]),
+            {
+                "label": record["network"],
+                "network": record.get("architecture", record["network"]),
+                "dataset": record["dataset"],
+                "options": settings.get("network") or {},
+                "canvas": (settings.get("test") or {}).get("canvas"),
+                "depth": record.get("depth"),
+                "parameters": record["params"],
+                "multiply_adds": record["macs"],
+            },
+        )
+    return list(rows.values())
+
+
+def write_network_table(
+    rows: Sequence[dict[str, Any]],
+    *,
+    prefix: str | os.PathLike,
+    caption: str = "",
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the sizes of networks to `prefix`.csv, .md, .tex and .html.
+
+    Args:
+        rows: those of `mg.networks.table.rows()` (the paper's networks at the paper's size, with
+            the authors' numbers) and of `run_rows` (a run's own; they have a `label`).
+        caption: small print at the end. notes: explanations below the last table.
+    """
+    own = [row for row in rows if "label" in row]
+    paper = [row for row in rows if "label" not in row]
+    header = ["label", "canvas", *dict.fromkeys(key for row in rows for key in row)]
+    header = list(dict.fromkeys(header))
+    write_csv(f"{prefix}.csv", header, ([_plain(row.get(key)) for key in header] for row in rows))
+    tables = []
+    if own:
+        tables.append(_own_networks(own))
+    for dataset in dict.fromkeys(row["dataset"] for row in paper):
+        tables.append(_paper_networks(dataset, [r for r in paper if r["dataset"] == dataset]))
+    if tables:
+        tables[-1].notes.extend(notes)
+    render.write(prefix, tables, "Networks", caption)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _options(value)
+    return value
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {'{' + ','.join(map(str, v)) + '}' if isinstance(v, list) else v}"
+        for key, v in options.items()
+    )
+
+
+def _own_networks(rows: list[dict[str, Any]]) -> Table:
+    params = _Unit.of([row["parameters"] for row in rows], COUNTS)
+    macs = _Unit.of([row["multiply_adds"] for row in rows], COUNTS)
+    return Table(
+        "Networks of this run",
+        [
+            Column("network", numeric=False),
+            Column("task", numeric=False),
+            Column("options", numeric=False),
+            Column("canvas", "pixels"),
+            Column("depth", "layers"),
+            Column("parameters", params.name),
+            Column("multiply-adds", f"{macs.name} per image".strip()),
+        ],
+        [
+            [
+                Cell(network_name(row["label"])),
+                Cell(task_name(row["dataset"])),
+                Cell(_options(row["options"]) or "the paper's"),
+                render.number(row["canvas"], 0),
+                render.number(row["depth"], 0),
+                params.cell(row["parameters"]),
+                macs.cell(row["multiply_adds"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _paper_networks(dataset: str, rows: list[dict[str, Any]]) -> Table:
+    def some(key: str) -> bool:
+        return any(row.get(key) is not None for row in rows)
+
+    millions = {
+        "parameters": ("parameters", 1e6, 3),
+        "published_parameters_M": ("published parameters", 1, 2),
+        "difference_parameters_M": ("difference", 1, 2),
+        "multiply_adds": ("multiply-adds", 1e6, 1),
+        "multiply_adds_512_256": ("multiply-adds with {512, 256}", 1e6, 2),
+        "published_multiply_adds_M": ("published multiply-adds", 1, 2),
+        "difference_multiply_adds_M": ("difference", 1, 2),
+        "difference_512_256_M": ("difference with {512, 256}", 1, 2),
+    }
+    shown = {key: value for key, value in millions.items() if some(key)}
+    columns = [Column("network", numeric=False), Column("options", numeric=False), Column("depth")]
+    columns += [Column(title, "million") for title, _, _ in shown.values()]
+    with_names, with_results = some("name"), some("published_results")
+    if with_names:
+        columns.insert(2, Column("published as", numeric=False))
+    if with_results:
+        columns.append(Column("published results", numeric=False))
+    body = []
+    for row in rows:
+        cells = [
+            Cell(network_name(row["network"]) if row["network"] else "(not built here)"),
+            Cell(_options(row["options"] or {})),
+        ]
+        if with_names:
+            cells.append(Cell(row["name"] or ""))
+        cells.append(render.number(row["depth"], 0))
+        cells += [
+            render.number(row.get(key), digits, scale) for key, (_, scale, digits) in shown.items()
+        ]
+        if with_results:
+            results = row["published_results"] or {}
+            cells.append(Cell("; ".join(f"{name}: {value}" for name, value in results.items())))
+        body.append(cells)
+    return Table(f"The paper's networks: {task_name(dataset)}", columns, body)

@@ -1,0 +1,224 @@
+"""Figures drawn from real outputs of tiny networks: complete, within margins, reproducible."""
+
+import colorsys
+import csv
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from matplotlib.text import Text
+from test_evaluation_predict import save_data, save_model
+
+from mg.errors import UserError
+from mg.evaluation.predict import evaluate
+from mg.evaluation.saliency import saliency
+from mg.report import figures, style
+from mg.report.claims import write_claims_table
+from mg.report.names import NETWORKS, in_order
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three networks and two seeds on two tasks, untrained, with everything a run leaves behind."""
+    root = tmp_path_factory.mktemp("run")
+    torch.set_num_threads(1)
+    for task in ("segmentation", "translation"):
+        save_data(root / task / "test.h5", task, n=6)
+        for label in ("unet", "pmg", "my_own_net"):
+            for seed in (0, 1):
+                folder = root / "models" / task / label / f"seed{seed}"
+                folder.mkdir(parents=True)
+                model = save_model(folder / "model.pt", task, label=label, seed=seed)
+                evaluate(
+                    model,
+                    root / task / "test.h5",
+                    metrics_path=folder / "metrics.json",
+                    predictions_path=folder / "predictions.h5",
+                )
+                save_history(folder / "history.csv", seed)
+                if task == "translation":
+                    saliency(
+                        model,
+                        root / task / "test.h5",
+                        folder / "saliency.h5",
+                        count=2,
+                        window=4,
+                        stride=4,
+                    )
+    return root
+
+
+def save_history(path, seed, valid=True):
+    with open(path, "w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(
+            "epoch,images,train_loss,valid_loss,valid_mean_iu,valid_mean_acc,learning_rate,"
+            "images_per_second,seconds".split(",")
+        )
+        for epoch in range(1, 6):
+            loss = 0.7 / epoch + 0.01 * seed
+            measured = [loss * 1.1, 0.1 * epoch, 0.2] if valid else ["", "", ""]
+            writer.writerow([epoch, 1600 * epoch, loss, *measured, 0.01, 200, 8 * epoch])
+
+
+def files(run, name, task="*"):
+    return sorted(run.glob(f"models/{task}/*/seed*/{name}"))
+
+
+DRAWN = {
+    "segmentation_panel": lambda run, prefix: figures.segmentation_panel(
+        run / "segmentation/test.h5", files(run, "predictions.h5", "segmentation"), prefix, 2
+    ),
+    "spatial_panel": lambda run, prefix: figures.spatial_panel(
+        [run / "translation/test.h5"], files(run, "predictions.h5", "translation"), prefix, 2
+    ),
+    "saliency_panel": lambda run, prefix: figures.saliency_panel(
+        files(run, "saliency.h5"), prefix, 2
+    ),
+    "learning_curves": lambda run, prefix: figures.learning_curves(
+        files(run, "history.csv"), prefix
+    ),
+    "quality_against_cost": lambda run, prefix: figures.quality_against_cost(
+        files(run, "metrics.json"), prefix
+    ),
+    "per_class_iu": lambda run, prefix: figures.per_class_iu(files(run, "metrics.json"), prefix),
+    "dataset_sheet": lambda run, prefix: figures.dataset_sheet(
+        [run / "translation/test.h5", run / "segmentation/test.h5"], prefix, 4
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure(name, run, tmp_path, monkeypatch):
+    texts = []
+
+    def save(figure, prefix, caption):
+        caption = real_save(figure, prefix, caption)
+        ticks = {  # labels of ticks beyond the limits exist but are not drawn
+            label for a in figure.axes for label in a.get_xticklabels() + a.get_yticklabels()
+        }
+        for text in set(figure.findobj(Text)) - ticks:
+            if text.get_text().strip():
+                texts.append(text.get_text())
+                extent, page = text.get_window_extent(), figure.bbox
+                assert extent.x0 >= -1 and extent.x1 <= page.x1 + 1, texts[-1]
+                assert extent.y0 >= -1 and extent.y1 <= page.y1 + 1, texts[-1]
+        return caption
+
+    real_save = style.save
+    monkeypatch.setattr(style, "save", save)
+    caption = DRAWN[name](run, tmp_path / "figure")
+    assert len(caption) > 20
+
+    image = imread(tmp_path / "figure.png")
+    assert image.shape[1] <= 7.7 * 200
+    assert 0.02 < (image[:, :, :3].min(axis=2) < 0.9).mean() < 0.98  # neither empty nor all ink
+    svg = (tmp_path / "figure.svg").read_text()
+    ET.fromstring(svg)
+    drawn = "".join(texts)
+    if name != "dataset_sheet":
+        for network in ("U-NET", "PMG", "my_own_net"):
+            assert network in drawn and network in svg  # as text, not as outlines
+    assert not re.search(r"(src|href)=\"(?!#|data:)", svg)
+
+
+def test_the_same_results_give_the_same_files(run, tmp_path):
+    for prefix in ("a", "b"):
+        DRAWN["quality_against_cost"](run, tmp_path / prefix)
+        DRAWN["segmentation_panel"](run, tmp_path / (prefix + "2"))
+    for first, second in (("a", "b"), ("a2", "b2")):
+        for suffix in (".png", ".svg"):
+            one, two = ((tmp_path / (n + suffix)).read_bytes() for n in (first, second))
+            assert one == two
+
+
+def test_curves_without_validation_show_the_loss_alone(tmp_path):
+    path = tmp_path / "segmentation/unet/seed0/history.csv"
+    path.parent.mkdir(parents=True)
+    save_history(path, 0, valid=False)
+    figures.learning_curves([path], tmp_path / "curves")
+    svg = (tmp_path / "curves.svg").read_text()
+    assert "training loss" in svg and "validation" not in svg
+
+
+def test_a_network_without_maps_is_said_to_have_none(run, tmp_path):
+    model = save_model(tmp_path / "model.pt", "translation", label="sg", seed=0)
+    content = torch.load(model, weights_only=True)
+    for name, value in content["state_dict"].items():
+        if name.endswith(("bn.weight", "bn.bias")):
+            content["state_dict"][name] = torch.full_like(value, -1)
+    torch.save(content, model)
+    saliency(model, run / "translation/test.h5", tmp_path / "s.h5", count=2, window=4, stride=4)
+    figures.saliency_panel([*files(run, "saliency.h5"), tmp_path / "s.h5"], tmp_path / "both", 1)
+    assert "above 0.4" in (tmp_path / "both.svg").read_text()
+    figures.saliency_panel([tmp_path / "s.h5"], tmp_path / "alone", 1)
+    assert "above 0.4" in (tmp_path / "alone.svg").read_text()
+    write_claims_table(
+        files(run, "metrics.json"),
+        prefix=tmp_path / "claims",
+        saliency_paths=files(run, "saliency.h5"),
+    )
+    assert re.search(r"attention of PMG.*ratio \d", (tmp_path / "claims.csv").read_text())
+
+
+def test_saliency_is_coloured_as_in_the_paper():
+    rng = np.random.default_rng(0)
+    attention = rng.random((8, 8)) * (rng.random((8, 8)) < 0.5)
+    image = np.zeros((8, 8))
+    image[0, 0] = 1
+    for hue in figures.HUES:
+        colours = figures.saliency_image(attention, image, hue)
+        hsv = np.array([[colorsys.rgb_to_hsv(*pixel) for pixel in row] for row in colours])
+        assert hsv[0, 0, 2] == 0  # ink is black
+        shown = (attention > 0) & (image == 0)
+        np.testing.assert_allclose(hsv[shown][:, 0], hue, atol=1e-9)
+        levels = np.round(hsv[shown][:, 1] * 10, 6)
+        assert set(levels) <= set(range(1, 11)) and levels.max() == 10
+        order = np.argsort(attention[shown])
+        assert (np.diff(levels[order]) >= 0).all()
+        assert (hsv[(attention == 0) & (image == 0)][:, 1:] == [0, 1]).all()
+    names = ("green", "red", "yellow", "blue", "cyan", "magenta", "orange")
+    assert len(figures.HUES) == len(names)
+    assert colorsys.hsv_to_rgb(figures.HUES[0], 1, 1) == (0, 1, 0)
+    assert colorsys.hsv_to_rgb(figures.HUES[1], 1, 1) == (1, 0, 0)
+
+
+def test_every_network_has_a_look_of_its_own_and_a_stranger_keeps_his():
+    mnist = ["unet", "umg", "sg", "r_sg", "pmg", "r_pmg"]
+    assert len({style.look(n).colour for n in mnist}) == len({style.look(n).marker for n in mnist})
+    assert len({style.look(n)[:2] for n in mnist}) == 6
+    assert set(style.LOOKS) == set(NETWORKS)
+    assert style.look("wide pmg") == style.look("wide pmg")
+    assert in_order(["zeta", "pmg", "alpha", "unet", "pmg"]) == ["unet", "pmg", "alpha", "zeta"]
+
+
+@pytest.mark.parametrize("content", ["", "epoch,images\n1,x\n", "\x00"])
+def test_damaged_histories_are_refused(content, tmp_path):
+    path = tmp_path / "segmentation/unet/seed0/history.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(UserError, match="history.csv"):
+        figures.learning_curves([path], tmp_path / "curves")
+
+
+def test_figures_refuse_what_does_not_belong(run, tmp_path):
+    with pytest.raises(UserError, match="predictions for translation"):
+        figures.segmentation_panel(
+            run / "segmentation/test.h5",
+            files(run, "predictions.h5", "translation"),
+            tmp_path / "f",
+        )
+    (tmp_path / "p.h5").write_text("nothing")
+    with pytest.raises(UserError, match="p.h5"):
+        figures.segmentation_panel(
+            run / "segmentation/test.h5", [tmp_path / "p.h5"], tmp_path / "f"
+        )
+    for function in (figures.quality_against_cost, figures.per_class_iu, figures.learning_curves):
+        with pytest.raises(UserError):
+            function([], tmp_path / "f")
+    with pytest.raises(UserError):
+        figures.saliency_panel([], tmp_path / "f")
+    assert not list(tmp_path.glob("f*"))

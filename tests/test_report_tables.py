@@ -1,0 +1,346 @@
+"""Tables: every number where it belongs, missing things visible, nothing marked without reason."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mg.errors import UserError
+from mg.evaluation import metrics
+from mg.report import render, tables
+from mg.report.claims import write_claims_table
+
+COLUMNS = (
+    "dataset,network,seed,mean_iu,mean_acc,recall,image_iu,bce,params,macs,train_images,"
+    "train_seconds,device"
+)
+
+
+def record(dataset="segmentation", network="pmg", seed=0, **changes):
+    """What `mg evaluate` writes, at the size of the default run."""
+    return {
+        "dataset": dataset,
+        "network": network,
+        "seed": seed,
+        "mean_iu": 0.5,
+        "mean_acc": 0.6,
+        "recall": 0.7,
+        "image_iu": 0.1,
+        "bce": 0.02,
+        "per_class_iu": [0.5] * 10,
+        "constant_answer": {
+            "mean_iu": 0.0,
+            "mean_acc": None,
+            "recall": 0.0,
+            "image_iu": 0.2,
+            "bce": 0.07,
+        },
+        "params": 38094,
+        "macs": 22841856,
+        "depth": 9,
+        "train_images": 19200,
+        "train_seconds": 110.0,
+        "device": "some CPU",
+        "commit": "abc123",
+        "date": "2026-01-02T03:04:05+00:00",
+        "test_images": 400,
+        "architecture": network,
+        "settings": {
+            "network": {"width": [16, 8, 8]},
+            "training": {"recipe": {"epochs": 12}},
+            "test": {"mode": "independent", "canvas": 32, "digit_size": 14},
+        },
+    } | changes
+
+
+@pytest.fixture
+def store(tmp_path):
+    def write(*records):
+        paths = []
+        for r in records:
+            paths.append(tmp_path / f"{r['dataset']}-{r['network']}-{r['seed']}.json")
+            paths[-1].write_text(json.dumps(r))
+        return paths
+
+    return write
+
+
+def rows(path):
+    with open(path, newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_measures_are_those_of_the_evaluation():
+    assert tables.MEASURES == metrics.MEASURES
+
+
+def test_one_row_per_network_and_seed_and_one_per_network(store, tmp_path):
+    paths = store(
+        record(network="pmg", seed=1, mean_iu=0.56),
+        record(network="unet", seed=0, mean_iu=0.4),
+        record(network="pmg", seed=0, mean_iu=0.52),
+        record(network="pmg", seed=2, mean_iu=0.54, mean_acc=None),
+        record("translation", "pmg"),
+    )
+    tables.write_results_table("segmentation", paths, prefix=tmp_path / "t")
+    assert (tmp_path / "t.csv").read_text().splitlines()[0] == COLUMNS
+    runs = rows(tmp_path / "t.csv")
+    assert [(r["network"], r["seed"]) for r in runs] == [
+        ("unet", "0"),
+        ("pmg", "0"),
+        ("pmg", "1"),
+        ("pmg", "2"),
+    ]
+    assert runs[3]["mean_acc"] == ""
+    unet, pmg = rows(tmp_path / "t_aggregated.csv")
+    assert (unet["seeds"], pmg["seeds"]) == ("1", "3")
+    assert float(pmg["mean_iu_mean"]) == pytest.approx(0.54)
+    assert float(pmg["mean_iu_sd"]) == pytest.approx(np.std([0.52, 0.56, 0.54], ddof=1))
+    assert float(unet["mean_iu_mean"]) == 0.4
+    assert unet["mean_iu_sd"] == ""
+    assert "published_mean_iu" not in pmg
+
+
+def test_several_tasks_in_one_table(store, tmp_path):
+    paths = store(record("translation", "unet"), record("rotation", "unet"))
+    tables.write_results_table(["rotation", "translation"], paths, prefix=tmp_path / "t", run="r")
+    assert [r["dataset"] for r in rows(tmp_path / "t.csv")] == ["rotation", "translation"]
+    text = (tmp_path / "t.md").read_text()
+    assert "**Rotation**" in text and "**Translation**" in text
+
+
+def test_missing_runs_are_shown(store, tmp_path):
+    paths = store(record(network="unet"))
+    expected = [(n, s) for n in ("unet", "pmg") for s in (0, 1)]
+    tables.write_results_table("segmentation", paths, prefix=tmp_path / "t", expected=expected)
+    runs = rows(tmp_path / "t.csv")
+    assert [(r["network"], r["seed"], r["mean_iu"]) for r in runs] == [
+        ("unet", "0", "0.5"),
+        ("unet", "1", ""),
+        ("pmg", "0", ""),
+        ("pmg", "1", ""),
+    ]
+    assert [r["seeds_missing"] for r in rows(tmp_path / "t_aggregated.csv")] == ["1", "2"]
+    for suffix in ("md", "tex", "html"):
+        text = (tmp_path / f"t.{suffix}").read_text()
+        assert "1 (1 missing)" in text and "0 (2 missing)" in text
+        assert "Missing: U-NET seed 1, PMG seed 0, PMG seed 1." in text
+
+
+def marked(store, tmp_path, *records):
+    tables.write_results_table("segmentation", store(*records), prefix=tmp_path / "t")
+    return re.findall(r"\*\*([\d.]+)", (tmp_path / "t.md").read_text().split("\n\n")[1])
+
+
+def test_best_is_marked_only_beyond_the_spread(store, tmp_path):
+    def runs(network, *values, **changes):
+        return [record(network=network, seed=i, mean_iu=v, **changes) for i, v in enumerate(values)]
+
+    near = runs("pmg", 0.50, 0.54) + runs("unet", 0.49, 0.53)
+    assert marked(store, tmp_path, *near) == []
+    assert marked(store, tmp_path, *runs("pmg", 0.6, 0.61), *runs("unet", 0.5, 0.51)) == ["0.605"]
+    single = [record(network="pmg", mean_iu=0.9), record(network="unet", mean_iu=0.1)]
+    assert marked(store, tmp_path, *single) == []
+    assert "One seed per network" in (tmp_path / "t.md").read_text()
+    lower = runs("pmg", 0.5, 0.5, bce=0.01) + runs("unet", 0.5, 0.5, bce=0.02)
+    assert marked(store, tmp_path, *lower) == ["0.0100"]
+
+
+def test_undefined_is_a_dash_and_explained(store, tmp_path):
+    tables.write_results_table(
+        "segmentation", store(record(network="sg", mean_acc=None)), prefix=tmp_path / "t"
+    )
+    for suffix, dash in (("md", "–"), ("html", "–"), ("tex", "--")):
+        text = (tmp_path / f"t.{suffix}").read_text()
+        assert dash in text and "not defined" in text
+        shown = text.split("<script>")[0]
+        assert "nan" not in shown.lower() and "None" not in shown
+
+
+def test_the_authors_numbers_stand_only_beside_their_test_set(store, tmp_path):
+    test = {"mode": "paper", "canvas": 64, "digit_size": 28}
+    ours = record(mean_iu=0.83, mean_acc=0.9, test_images=1000, settings={"test": test})
+    tables.write_results_table("segmentation", store(ours), prefix=tmp_path / "t")
+    (row,) = rows(tmp_path / "t_aggregated.csv")
+    assert float(row["published_mean_iu"]) == 0.81913
+    assert float(row["published_mean_iu_difference"]) == pytest.approx(0.83 - 0.81913)
+    assert float(row["published_mean_acc_difference"]) == pytest.approx(0.9 - 0.91111)
+    assert "| 0.819 | 0.011 |" in (tmp_path / "t.md").read_text()
+    part = ours | {"test_images": 400}
+    tables.write_results_table("segmentation", store(part), prefix=tmp_path / "u")
+    assert "published" not in (tmp_path / "u.md").read_text()
+
+
+def test_caption_says_what_was_run(store, tmp_path):
+    paths = store(record(), record(network="unet", train_images=6400, device="a card"))
+    tables.write_results_table(
+        "segmentation", paths, prefix=tmp_path / "t", run="demo", caption="A table."
+    )
+    caption = (tmp_path / "t.md").read_text().splitlines()[-1]
+    for part in (
+        "A table. Run demo: canvas 32×32",
+        "400 test images",
+        "6,400–19,200 training images seen",
+        "12 epochs",
+        "seed 0",
+        "a card and some CPU",
+        "abc123",
+        "2026-01-02",
+    ):
+        assert part in caption
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"dataset": "segmentation"}', "not json", "\xff\xfe"]
+)
+def test_foreign_files_are_refused(content, tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="metrics.json"):
+        tables.read_metrics([path])
+    with pytest.raises(UserError, match="absent"):
+        tables.read_metrics([tmp_path / "absent.json"])
+
+
+def test_two_files_of_one_run_are_refused(store, tmp_path):
+    (path,) = store(record())
+    other = tmp_path / "other.json"
+    other.write_text(path.read_text())
+    with pytest.raises(UserError, match="second file for segmentation pmg 0"):
+        tables.read_metrics([path, other])
+
+
+class Page(HTMLParser):
+    """Checks nesting, collects rows and everything that would load something."""
+
+    VOID = {"meta", "link", "br", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.rows, self.loads = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append(0)
+        if tag in ("td", "th"):
+            self.rows[-1] += 1
+        self.loads += [v for k, v in attributes if k in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_renderings_are_well_formed(store, tmp_path):
+    paths = store(
+        record(network="my_net <b>&50%", mean_iu=0.4),
+        record(network="my_net <b>&50%", seed=1, mean_iu=0.6),
+        record(network="unet"),
+    )
+    tables.write_results_table("segmentation", paths, prefix=tmp_path / "t", caption="A & B_c 5 %")
+    page = Page((tmp_path / "t.html").read_text())
+    assert len(page.rows) == 4 and len(set(page.rows)) == 1
+    assert page.loads == ["data:,"]
+    assert "http" not in (tmp_path / "t.html").read_text()
+
+    tex = (tmp_path / "t.tex").read_text()
+    assert tex.count(r"\begin{") == tex.count(r"\end{")
+    body = [line for line in tex.splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in body}) == 1
+    assert r"my\_net $<$b$>$\&50\%" in tex and r"0.500 $\pm$ 0.141" in tex
+    assert tex.isascii()
+
+    markdown = (tmp_path / "t.md").read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(lines) == 5 and len({line.count("|") for line in lines}) == 1
+
+
+def test_numbers_keep_their_size_in_readable_units():
+    assert render.number(1238123, 1, 1e3).text == "1,238.1"
+    assert render.spread(0.12345, 0.01).text == "0.123 ± 0.010"
+    assert render.number(None).text == "–"
+    cell = render.number(0.12345)
+    assert (cell.text, cell.value) == ("0.123", 0.12345)
+
+
+def test_network_table(store, tmp_path):
+    own = tables.run_rows(store(record(), record(seed=1), record("rotation", "unet")))
+    assert [(r["dataset"], r["label"]) for r in own] == [
+        ("segmentation", "pmg"),
+        ("rotation", "unet"),
+    ]
+    paper = {
+        "network": "mg",
+        "dataset": "cifar100",
+        "options": {"n_layer": 1},
+        "name": "MG-6",
+        "depth": 6,
+        "parameters": 8_344_000,
+        "published_parameters_M": 8.34,
+        "difference_parameters_M": 0.0,
+        "multiply_adds": 116_750_000,
+        "published_results": {"top-1 error (%)": 32.08},
+    }
+    tables.write_network_table([*own, paper], prefix=tmp_path / "n", notes=["A note."])
+    text = (tmp_path / "n.md").read_text()
+    assert "| PMG | Segmentation | width {16,8,8} | 32 | 9 | 38.1 | 22.8 |" in text
+    assert "| MG | n\\_layer 1 | MG-6 | 6 | 8.344 | 8.34 | 0.00 | 116.8 |" in text
+    assert "top-1 error (%): 32.08" in text and text.count("A note.") == 1
+    assert {r["parameters"] for r in rows(tmp_path / "n.csv")} == {"38094", "8344000"}
+
+
+# ------------------------------------------------------------------------------ claims
+
+
+def verdicts(store, tmp_path, *records):
+    write_claims_table(store(*records), prefix=tmp_path / "c")
+    return {(r["task"], r["claim"]): r for r in rows(tmp_path / "c.csv")}
+
+
+def test_claims_are_judged_by_their_criteria(store, tmp_path):
+    found = verdicts(
+        store,
+        tmp_path,
+        record(network="unet", mean_iu=0.5),
+        record(network="pmg", mean_iu=0.55),
+        record(network="r_pmg", mean_iu=0.505),
+        record("translation", "unet", image_iu=0.3),
+        record("translation", "pmg", image_iu=0.6),
+        record("rotation", "unet", image_iu=0.45),
+        record("affine_transform", "unet", image_iu=None),
+    )
+    outcome = {key: row["verdict"] for key, row in found.items()}
+    assert outcome["segmentation", "PMG segments better than U-NET"] == "holds"
+    assert outcome["segmentation", "R-PMG segments better than U-NET"] == "does not hold"
+    assert outcome["segmentation", "U-MG segments better than U-NET"] == "not run"
+    assert outcome["translation", "U-NET outputs a blur"] == "holds"
+    assert outcome["translation", "PMG outputs the clean, centred digit"] == "holds"
+    assert outcome["rotation", "U-NET outputs the clean, centred digit"] == "does not hold"
+    assert outcome["affine_transform", "U-NET outputs the clean, centred digit"] == "not measurable"
+    assert outcome["translation", "The attention of PMG follows the digit"] == "not run"
+    row = found["segmentation", "PMG segments better than U-NET"]
+    assert row["evidence"] == "mean IU 0.550 against 0.500"
+    assert "0.01" in row["criterion"]
+
+
+def test_a_lead_within_the_spread_does_not_count(store, tmp_path):
+    runs = [record(network="unet", seed=i, mean_iu=v) for i, v in enumerate((0.40, 0.50))]
+    runs += [record(network="pmg", seed=i, mean_iu=v) for i, v in enumerate((0.44, 0.54))]
+    row = verdicts(store, tmp_path, *runs)["segmentation", "PMG segments better than U-NET"]
+    assert row["verdict"] == "does not hold"
+    assert row["evidence"].endswith("(2 seeds)")
+
+
+def test_a_constant_answer_is_no_success(store, tmp_path):
+    lucky = {"image_iu": 0.6, "mean_iu": 0.6, "mean_acc": 0.6, "recall": 0.6, "bce": 0.1}
+    found = verdicts(
+        store, tmp_path, record("rotation", "unet", image_iu=0.55, constant_answer=lucky)
+    )
+    row = found["rotation", "U-NET outputs the clean, centred digit"]
+    assert row["verdict"] == "does not hold"
