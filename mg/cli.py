@@ -58,7 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of `mg`."""
     parser = _Parser(prog="mg", description="Multigrid Neural Architectures, step by step.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_fetch, _generate, _networks, _describe, _train, _evaluate, _saliency):
+    for add in (
+        *(_fetch, _generate, _networks, _describe, _train, _evaluate, _saliency),
+        *(_table, _figure),
+    ):
         add(commands)
     return parser
 
@@ -285,3 +288,117 @@ def _saliency(commands) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the noise in the window")
     _compute_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
+
+
+def _table(commands) -> None:
+    def run(settings) -> None:
+        from mg.report import claims, tables
+
+        prefix = settings.output
+        if settings.kind == "results":
+            tables.write_results_table(
+                settings.tasks or TASKS,
+                settings.metrics,
+                prefix=prefix,
+                run=settings.name,
+                caption=settings.caption,
+                expected=settings.expected,
+            )
+        elif settings.kind == "claims":
+            claims.write_claims_table(
+                settings.metrics,
+                prefix=prefix,
+                saliency_paths=settings.saliency,
+                run=settings.name,
+                caption=settings.caption,
+            )
+        else:
+            from mg.networks import table
+
+            tables.write_network_table(
+                [*tables.run_rows(settings.metrics), *table.rows()],
+                prefix=prefix,
+                caption=settings.caption,
+                notes=table.NOTES,
+            )
+
+    description = "write a table as CSV, Markdown, LaTeX and HTML"
+    parser = _command(commands, "table", run, description)
+    parser.add_argument(
+        "kind",
+        choices=("results", "networks", "claims"),
+        help="results: measures of tasks; networks: their sizes; claims: what the paper says",
+    )
+    parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
+    parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="of results; all if unset")
+    parser.add_argument(
+        "--expected",
+        type=_label_and_seed,
+        nargs="*",
+        default=[],
+        metavar="LABEL:SEED",
+        help="runs that should be there; shown as missing where they are not",
+    )
+    parser.add_argument("--name", help="name of the run")
+    parser.add_argument("--caption", default="", help="sentence before the table")
+    parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
+
+
+def _label_and_seed(text: str) -> tuple[str, int]:
+    label, _, seed = text.rpartition(":")
+    if not label or not seed.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABEL:SEED")
+    return label, int(seed)
+
+
+def _figure(commands) -> None:
+    def run(settings) -> None:
+        from mg.report import figures, networks
+
+        s, count = settings, {"count": settings.examples} if settings.examples else {}
+        draw = {
+            "examples": lambda: figures.dataset_sheet(s.data, s.output, **count),
+            "curves": lambda: figures.learning_curves(s.history, s.output),
+            "segmentation": lambda: figures.segmentation_panel(
+                s.data[0], s.predictions, s.output, **count
+            ),
+            "spatial": lambda: figures.spatial_panel(s.data, s.predictions, s.output, **count),
+            "saliency": lambda: figures.saliency_panel(s.saliency, s.output, **count),
+            "cost": lambda: figures.quality_against_cost(s.metrics, s.output),
+            "classes": lambda: figures.per_class_iu(s.metrics, s.output),
+            "receptive-fields": lambda: networks.draw_receptive_fields(
+                s.output, networks.paper_receptive_fields()
+            ),
+        }
+        needs = {
+            "examples": "data",
+            "curves": "history",
+            "segmentation": "data",
+            "spatial": "data",
+            "saliency": "saliency",
+            "cost": "metrics",
+            "classes": "metrics",
+        }.get(settings.kind)
+        if needs and not getattr(settings, needs):
+            raise UserError(f"the figure {settings.kind!r} is drawn from --{needs}; name its files")
+        draw[settings.kind]()
+
+    parser = _command(commands, "figure", run, "draw a figure as PNG and SVG")
+    parser.add_argument(
+        "kind",
+        choices=(
+            *("examples", "curves", "segmentation", "spatial", "saliency"),
+            *("cost", "classes", "receptive-fields"),
+        ),
+        help="what it shows",
+    )
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="HDF5 data sets")
+    parser.add_argument(
+        "--predictions", type=Path, nargs="*", default=[], help="predictions.h5 files"
+    )
+    parser.add_argument("--history", type=Path, nargs="*", default=[], help="history.csv files")
+    parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
+    parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
+    parser.add_argument("--examples", type=int, help="how many, from the first of a set")
+    parser.add_argument("--output", type=Path, required=True, help="prefix of the files")

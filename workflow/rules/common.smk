@@ -1,14 +1,15 @@
 # What the rules share: the checked configuration, names of files, and what decides a re-run.
 import ast
-import copy
 import glob
 import hashlib
 import json
 import os
 import shlex
+import re
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
@@ -56,12 +57,8 @@ def check_configuration():
 
 check_configuration()
 
-# The command `mg` of the environment that Snakemake itself runs in, also when it is not activated;
-# under --sdm conda or apptainer the environment's own Python finds the package by its path.
-shell.prefix(
-    f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
-    f"PYTHONPATH={shlex.quote(str(SOURCES.parent))}${{PYTHONPATH:+:$PYTHONPATH}}; "
-)
+# The command `mg` lies beside the Python that runs Snakemake, also when nothing is activated.
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 
 def code(*modules):
@@ -126,3 +123,78 @@ def valid_file(wildcards):
 def of_models(name, tasks=TASKS, networks=NETWORKS, seeds=SEEDS):
     """The file `name` of every trained model."""
     return expand(f"{MODEL}/{name}", task=tasks, network=networks, seed=seeds)
+
+
+# ------------------------------------------------------------------------ tables and figures
+
+# One table of results per group of tasks, as in the paper.
+GROUPS = {
+    group: tasks
+    for group, tasks in (
+        ("segmentation", [task for task in TASKS if task == "segmentation"]),
+        ("spatial_transformation", SPATIAL_TASKS),
+    )
+    if tasks
+}
+SALIENCY_TASKS = [task for task in config["saliency"]["tasks"] if task in SPATIAL_TASKS]
+FIGURE_CODE = code("report/figures.py", "report/style.py", "report/names.py")
+
+
+wildcard_constraints:
+    group="|".join(GROUPS),
+
+
+def saliency_of(tasks, seeds=SEEDS):
+    """The saliency maps of the networks that are asked for."""
+    networks = [network for network in config["saliency"]["networks"] if network in NETWORKS]
+    return of_models("saliency.h5", tasks=tasks, networks=networks, seeds=seeds)
+
+
+SALIENCY = saliency_of(SALIENCY_TASKS)
+
+
+def table_files(name, caption, *more):
+    """The files of a table; the HTML page goes into the report."""
+    prefix = f"{RESULTS}/tables/{name}"
+    page = report(
+        f"{prefix}.html",
+        caption=f"../report/{caption}.rst",
+        category="Tables",
+        labels={"table": name},
+    )
+    endings = [end if end.startswith("_") else f".{end}" for end in ("md", "tex", *more)]
+    return [page, *(prefix + end for end in endings)]
+
+
+def figure_files(name, category, label):
+    """The files of a figure; the SVG goes into the report."""
+    prefix = f"{RESULTS}/figures/{name}"
+    drawing = report(
+        f"{prefix}.svg",
+        caption=f"../report/{name.split('_{')[0]}.rst",
+        category=category,
+        labels={"figure": label},
+    )
+    return [drawing, f"{prefix}.png"]
+
+
+def resolved_configuration():
+    """The configuration of this run with every default, as YAML."""
+    return yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)
+
+
+def targets():
+    """Everything that this configuration asks for."""
+    tables = [*GROUPS, "networks", "claims"]
+    figures = ["examples", "learning_curves", "cost", "receptive_fields"]
+    if "segmentation" in TASKS:
+        figures += ["segmentation", "classes"]
+    if SPATIAL_TASKS:
+        figures += ["spatial"]
+    if SALIENCY:
+        figures += [f"saliency_{task}" for task in SALIENCY_TASKS]
+    return [
+        f"{RESULTS}/configuration.yaml",
+        *expand(f"{RESULTS}/tables/{{name}}.html", name=tables),
+        *expand(f"{RESULTS}/figures/{{name}}.svg", name=figures),
+    ]

@@ -7,15 +7,15 @@ rule fetch_mnist:
         f"{LOGS}/fetch_mnist.log",
     benchmark:
         f"{BENCHMARKS}/fetch_mnist.tsv"
+    localrule: True
     conda:
         "../../envs/mg.yaml"
     params:
         sources=config["mnist"]["sources"],
         directory=config["mnist"]["directory"],
-    localrule: True
     shell:
-        "set -- ; for source in {params.sources:q}; do set -- \"$@\" --source \"$source\"; done; "
-        "mg fetch \"$@\" --output {params.directory:q} --record {output.record:q} > {log:q} 2>&1"
+        'set -- ; for source in {params.sources:q}; do set -- "$@" --source "$source"; done; '
+        'mg fetch "$@" --output {params.directory:q} --record {output.record:q} > {log:q} 2>&1'
 
 
 rule generate:
@@ -37,7 +37,7 @@ rule generate:
         canvas=config["data"]["canvas"],
         digit_size=config["data"]["digit_size"],
         threshold=config["data"]["threshold"],
-        count=lambda wildcards: task_data(wildcards.task, wildcards.split),
+        examples=lambda wildcards: task_data(wildcards.task, wildcards.split),
         scale=lambda wildcards: pair("scale", task_data(wildcards.task, "scale")),
         digits=lambda wildcards: pair("digits", task_data(wildcards.task, "digits")),
         code=code("data/clutter.py"),
@@ -45,5 +45,5 @@ rule generate:
         "mg generate --task {wildcards.task} --split {wildcards.split} --mnist {params.mnist:q}"
         " --mode {params.mode} --seed {params.seed} --canvas {params.canvas}"
         " --digit-size {params.digit_size} --threshold {params.threshold}"
-        " --count {params.count} {params.scale} {params.digits}"
+        " --count {params.examples} {params.scale} {params.digits}"
         " --output {output:q} > {log:q} 2>&1"

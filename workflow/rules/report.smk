@@ -1,0 +1,241 @@
+rule configuration:
+    """Keep the configuration, with every default filled in, beside the results."""
+    output:
+        report(
+            f"{RESULTS}/configuration.yaml",
+            caption="../report/configuration.rst",
+            category="Run",
+            labels={"what": "resolved configuration"},
+        ),
+    log:
+        f"{LOGS}/configuration.log",
+    localrule: True
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        text=resolved_configuration(),
+    shell:
+        "printf '%s' {params.text:q} > {output:q} 2> {log:q}"
+
+
+rule results_table:
+    """Measures of the networks on a group of tasks: per seed, aggregated, and for people."""
+    input:
+        metrics=lambda wildcards: of_models("metrics.json", tasks=GROUPS[wildcards.group]),
+    output:
+        table_files("{group}", "results", "csv", "_aggregated.csv"),
+    log:
+        f"{LOGS}/tables/{{group}}.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/{{group}}.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/tables/{{group}}",
+        tasks=lambda wildcards: GROUPS[wildcards.group],
+        expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
+        name=config["run"],
+        code=code("report/tables.py", "report/render.py", "report/names.py"),
+    shell:
+        "mg table results --metrics {input.metrics:q} --tasks {params.tasks}"
+        " --expected {params.expected} --name {params.name} --output {params.prefix:q}"
+        " > {log:q} 2>&1"
+
+
+rule network_table:
+    """Sizes and costs of this run's networks and of the paper's, ours beside published."""
+    input:
+        metrics=of_models("metrics.json", seeds=SEEDS[:1]),
+    output:
+        table_files("networks", "networks", "csv"),
+    log:
+        f"{LOGS}/tables/networks.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/networks.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/tables/networks",
+        code=code("report/tables.py", "report/render.py", "report/names.py", "networks/table.py"),
+    shell:
+        "mg table networks --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule claims_table:
+    """What the paper says of its networks, held against this run."""
+    input:
+        metrics=of_models("metrics.json"),
+        saliency=SALIENCY,
+    output:
+        table_files("claims", "claims", "csv"),
+    log:
+        f"{LOGS}/tables/claims.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/claims.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/tables/claims",
+        name=config["run"],
+        code=code("report/claims.py", "report/render.py", "report/names.py"),
+    shell:
+        "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
+        " --name {params.name} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_examples:
+    """Sheet of inputs and targets of every task."""
+    input:
+        data=expand(f"{RESULTS}/data/{{task}}/test.h5", task=TASKS),
+    output:
+        figure_files("examples", "Data", "examples of every task"),
+    log:
+        f"{LOGS}/figures/examples.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/examples.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/examples",
+        code=FIGURE_CODE,
+    shell:
+        "mg figure examples --data {input.data:q} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_curves:
+    """Loss and validation mean IU over training."""
+    input:
+        history=of_models("history.csv"),
+    output:
+        figure_files("learning_curves", "Training", "learning curves"),
+    log:
+        f"{LOGS}/figures/learning_curves.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/learning_curves.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/learning_curves",
+        code=FIGURE_CODE,
+    shell:
+        "mg figure curves --history {input.history:q} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_segmentation:
+    """Segmentations of the first test images, errors marked, a column per network."""
+    input:
+        data=f"{RESULTS}/data/segmentation/test.h5",
+        predictions=of_models("predictions.h5", tasks="segmentation", seeds=SEEDS[:1]),
+    output:
+        figure_files("segmentation", "Predictions", "segmentation"),
+    log:
+        f"{LOGS}/figures/segmentation.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/segmentation.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/segmentation",
+        examples=config["figures"]["examples"],
+        code=FIGURE_CODE,
+    shell:
+        "mg figure segmentation --data {input.data:q} --predictions {input.predictions:q}"
+        " --examples {params.examples} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_spatial:
+    """Spatial transformations of the first test images, a column per network."""
+    input:
+        data=expand(f"{RESULTS}/data/{{task}}/test.h5", task=SPATIAL_TASKS),
+        predictions=of_models("predictions.h5", tasks=SPATIAL_TASKS, seeds=SEEDS[:1]),
+    output:
+        figure_files("spatial", "Predictions", "spatial transformation"),
+    log:
+        f"{LOGS}/figures/spatial.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/spatial.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/spatial",
+        examples=config["figures"]["examples"],
+        code=FIGURE_CODE,
+    shell:
+        "mg figure spatial --data {input.data:q} --predictions {input.predictions:q}"
+        " --examples {params.examples} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_saliency:
+    """Where the networks look, point by point."""
+    input:
+        saliency=lambda wildcards: saliency_of(wildcards.task, SEEDS[:1]),
+    output:
+        figure_files("saliency_{task}", "Attention", "saliency, {task}"),
+    log:
+        f"{LOGS}/figures/saliency_{{task}}.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/saliency_{{task}}.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/saliency_{{task}}",
+        examples=config["saliency"]["examples"],
+        code=FIGURE_CODE,
+    shell:
+        "mg figure saliency --saliency {input.saliency:q} --examples {params.examples}"
+        " --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_cost:
+    """Mean IU against multiply-adds and training time."""
+    input:
+        metrics=of_models("metrics.json"),
+    output:
+        figure_files("cost", "Results", "quality against cost"),
+    log:
+        f"{LOGS}/figures/cost.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/cost.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/cost",
+        code=FIGURE_CODE,
+    shell:
+        "mg figure cost --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_classes:
+    """Segmentation IU of each digit."""
+    input:
+        metrics=of_models("metrics.json", tasks="segmentation"),
+    output:
+        figure_files("classes", "Results", "segmentation IU of each digit"),
+    log:
+        f"{LOGS}/figures/classes.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/classes.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/classes",
+        code=FIGURE_CODE,
+    shell:
+        "mg figure classes --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule figure_receptive_fields:
+    """Growth of the receptive field with depth, the paper's central argument."""
+    output:
+        figure_files("receptive_fields", "Networks", "receptive fields"),
+    log:
+        f"{LOGS}/figures/receptive_fields.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/receptive_fields.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=f"{RESULTS}/figures/receptive_fields",
+        code=code("report/networks.py", "report/style.py", "networks/pyramid.py"),
+    shell:
+        "mg figure receptive-fields --output {params.prefix:q} > {log:q} 2>&1"
