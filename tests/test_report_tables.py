@@ -126,7 +126,7 @@ def test_missing_runs_are_shown(store, tmp_path):
     assert [r["seeds_missing"] for r in rows(tmp_path / "t_aggregated.csv")] == ["1", "2"]
     for suffix in ("md", "tex", "html"):
         text = (tmp_path / f"t.{suffix}").read_text()
-        assert "1 (1 missing)" in text and "0 (2 missing)" in text
+        assert "1 of 2" in text and "0 of 2" in text
         assert "Missing: U-NET seed 1, PMG seed 0, PMG seed 1." in text
 
 

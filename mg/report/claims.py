@@ -101,8 +101,9 @@ def write_claims_table(
             saliency.attention_ratio(maps)
         )
     rows, lines = [], []
-    for claim in CLAIMS:
-        verdict, evidence = _judge(claim, summaries, ratios)
+    judged = [(claim, *_judge(claim, summaries, ratios)) for claim in CLAIMS]
+    judged.sort(key=lambda entry: entry[1] == NOT_RUN)  # to the end, else in the paper's order
+    for claim, verdict, evidence in judged:
         criterion = CRITERIA[claim.kind]
         line = [task_name(claim.task), claim.text, claim.source, criterion, evidence, verdict]
         lines.append([claim.task, *line[1:]])

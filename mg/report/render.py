@@ -181,14 +181,15 @@ _PAGE = """<!DOCTYPE html>
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>
-  body {{ font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
+  body {{ font: 14px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
     color: #1a1a1a; background: #fff; max-width: 78rem; margin: 2rem auto; padding: 0 1.25rem; }}
   h1 {{ font-size: 1.45rem; margin: 0 0 .25rem; }}
   h2 {{ font-size: 1.08rem; margin: 2rem 0 .5rem; }}
   .scroll {{ overflow-x: auto; }}
   table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: 50%;
     border-top: 2px solid #1a1a1a; border-bottom: 2px solid #1a1a1a; }}
-  th, td {{ padding: .38rem .8rem; text-align: left; vertical-align: top; }}
+  th, td {{ padding: .36rem .65rem; text-align: left; vertical-align: top; }}
+  td:first-child {{ white-space: nowrap; }}
   th {{ border-bottom: 1px solid #1a1a1a; vertical-align: bottom; white-space: nowrap; }}
   th small {{ display: block; font-weight: normal; color: #666; }}
   th button {{ font: inherit; font-weight: 600; color: inherit; background: none; border: 0;
@@ -246,9 +247,10 @@ def page(tables: list[Table], title: str, caption: str) -> str:
         rows = "\n".join(
             "<tr>" + "".join(map(_html_cell, row, table.columns)) + "</tr>" for row in table.rows
         )
+        heading = f"<h2>{html.escape(table.title)}</h2>\n" if len(tables) > 1 else ""
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
         parts.append(
-            f"<section>\n<h2>{html.escape(table.title)}</h2>\n<div class='scroll'><table>\n"
+            f"<section>\n{heading}<div class='scroll'><table>\n"
             f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n"
             + (f"<ul>{notes}</ul>\n" if notes else "")
             + "</section>"

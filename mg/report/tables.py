@@ -211,7 +211,8 @@ def write_results_table(
     the latter to people. An undefined value is an empty field, or a dash for people.
 
     Args:
-        tasks: the tasks to include; records of others are left out.
+        tasks: the tasks to include; records of others are left out. A task without any record or
+            expected run gets no table.
         metrics_paths: metrics.json files.
         run: name of the configuration.
         caption: goes before the sentence that says what was run.
@@ -240,22 +241,25 @@ def write_results_table(
     published = {task: _published(task, records) for task in tasks}
     _write_aggregated(f"{prefix}_aggregated.csv", summaries, published)
 
+    shown = tasks_in_order(s.dataset for s in summaries)
     tables = [
         _results(task, [s for s in summaries if s.dataset == task], published[task])
-        for task in tasks_in_order(tasks)
+        for task in shown
     ]
-    title = "Results: " + ", ".join(task_name(task).lower() for task in tasks_in_order(tasks))
+    title = "Results: " + ", ".join(task_name(task).lower() for task in shown)
     render.write(prefix, tables, title, f"{caption} {describe(records, run)}".strip())
 
 
 def _published(task: str, records: Sequence[dict]) -> dict[str, float]:
     """The authors' measures, if these records were measured on the authors' own test set."""
-    for record in records:
+    own = [record for record in records if record["dataset"] == task]
+    for record in own:
         test = (record.get("settings") or {}).get("test") or {}
         geometry = (test.get("mode"), test.get("canvas"), test.get("digit_size"))
-        size = record.get("test_images")
-        if record["dataset"] == task and (geometry != ("paper", 64, 28) or size != 1000):
+        if geometry != ("paper", 64, 28) or record.get("test_images") != 1000:
             return {}
+    if not own:
+        return {}
     from mg.networks import table  # loads the networks, which other tables do without
 
     names = {"mean IU": "mean_iu", "mean Acc": "mean_acc"}
@@ -317,10 +321,8 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
     rows = []
     for s in summaries:
         name = Cell(network_name(s.network))
-        seeds = Cell(
-            f"{len(s.records)} ({len(s.missing)} missing)" if s.missing else str(len(s.records)),
-            len(s.records),
-        )
+        wanted = len(s.records) + len(s.missing)
+        seeds = Cell(f"{len(s.records)}{f' of {wanted}' if s.missing else ''}", len(s.records))
         if not s.records:
             blank = [Cell("")] * (len(columns) - 3)
             rows.append([name, Cell("missing", kind="missing"), *blank, seeds])
