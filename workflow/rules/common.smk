@@ -83,7 +83,7 @@ def gpus():
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([card for card in visible.split(",") if card.strip() not in ("", "-1")])
-    return len(glob.glob("/dev/nvidia[0-9]*"))
+    return len(glob.glob(os.path.join(os.sep, "dev", "nvidia[0-9]*")))
 
 
 def architecture(network):
@@ -92,14 +92,13 @@ def architecture(network):
     return entry["network"], json.dumps(entry["options"], sort_keys=True)
 
 
-def task_data(task, key):
-    """A task's data setting, or None for the paper's own."""
-    return config["data"]["tasks"].get(task, {}).get(key)
-
-
-def pair(name, values):
-    """Two numbers as a command-line option, or nothing."""
-    return f"--{name} {values[0]} {values[1]}" if values else ""
+def task_option(task, option, key=None):
+    """A task's data setting as an option of `mg generate`; nothing where it is the paper's."""
+    value = config["data"]["tasks"].get(task, {}).get(key or option)
+    if value is None:
+        return ""
+    values = value if isinstance(value, list) else [value]
+    return f"--{option} {' '.join(map(str, values))}"
 
 
 def training(task, key):
@@ -176,6 +175,11 @@ def figure_files(name, category, label):
         labels={"figure": label},
     )
     return [drawing, f"{prefix}.png"]
+
+
+def stem(wildcards, output):
+    """The first output without its suffix: what `mg table` and `mg figure` add suffixes to."""
+    return os.path.splitext(output[0])[0]
 
 
 def resolved_configuration():

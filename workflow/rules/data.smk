@@ -12,10 +12,10 @@ rule fetch_mnist:
         "../../envs/mg.yaml"
     params:
         sources=config["mnist"]["sources"],
-        directory=config["mnist"]["directory"],
+        directory=subpath(output.record, parent=True),
     shell:
-        'set -- ; for source in {params.sources:q}; do set -- "$@" --source "$source"; done; '
-        'mg fetch "$@" --output {params.directory:q} --record {output.record:q} > {log:q} 2>&1'
+        "mg fetch --source {params.sources:q} --output {params.directory:q}"
+        " --record {output.record:q} > {log:q} 2>&1"
 
 
 rule generate:
@@ -31,19 +31,19 @@ rule generate:
     conda:
         "../../envs/mg.yaml"
     params:
-        mnist=config["mnist"]["directory"],
+        mnist=subpath(input.mnist, parent=True),
         mode=config["data"]["mode"],
         seed=config["data"]["seed"],
         canvas=config["data"]["canvas"],
         digit_size=config["data"]["digit_size"],
         threshold=config["data"]["threshold"],
-        examples=lambda wildcards: task_data(wildcards.task, wildcards.split),
-        scale=lambda wildcards: pair("scale", task_data(wildcards.task, "scale")),
-        digits=lambda wildcards: pair("digits", task_data(wildcards.task, "digits")),
-        code=code("data/clutter.py"),
+        number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
+        scale=lambda wildcards: task_option(wildcards.task, "scale"),
+        digits=lambda wildcards: task_option(wildcards.task, "digits"),
+        code=code("data/clutter.py", "data/compiled.py"),
     shell:
         "mg generate --task {wildcards.task} --split {wildcards.split} --mnist {params.mnist:q}"
         " --mode {params.mode} --seed {params.seed} --canvas {params.canvas}"
         " --digit-size {params.digit_size} --threshold {params.threshold}"
-        " --count {params.examples} {params.scale} {params.digits}"
+        " {params.number} {params.scale} {params.digits}"
         " --output {output:q} > {log:q} 2>&1"

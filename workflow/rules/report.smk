@@ -31,7 +31,7 @@ rule results_table:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/tables/{{group}}",
+        prefix=stem,
         tasks=lambda wildcards: GROUPS[wildcards.group],
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
@@ -55,7 +55,7 @@ rule network_table:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/tables/networks",
+        prefix=stem,
         code=code("report/tables.py", "report/render.py", "report/names.py", "networks/table.py"),
     shell:
         "mg table networks --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -75,7 +75,7 @@ rule claims_table:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/tables/claims",
+        prefix=stem,
         name=config["run"],
         code=code("report/claims.py", "report/render.py", "report/names.py"),
     shell:
@@ -96,7 +96,7 @@ rule figure_examples:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/examples",
+        prefix=stem,
         code=FIGURE_CODE,
     shell:
         "mg figure examples --data {input.data:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -115,7 +115,7 @@ rule figure_curves:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/learning_curves",
+        prefix=stem,
         code=FIGURE_CODE,
     shell:
         "mg figure curves --history {input.history:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -135,7 +135,7 @@ rule figure_segmentation:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/segmentation",
+        prefix=stem,
         examples=config["figures"]["examples"],
         code=FIGURE_CODE,
     shell:
@@ -157,7 +157,7 @@ rule figure_spatial:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/spatial",
+        prefix=stem,
         examples=config["figures"]["examples"],
         code=FIGURE_CODE,
     shell:
@@ -178,7 +178,7 @@ rule figure_saliency:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/saliency_{{task}}",
+        prefix=stem,
         examples=config["saliency"]["examples"],
         code=FIGURE_CODE,
     shell:
@@ -199,7 +199,7 @@ rule figure_cost:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/cost",
+        prefix=stem,
         code=FIGURE_CODE,
     shell:
         "mg figure cost --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -218,7 +218,7 @@ rule figure_classes:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/classes",
+        prefix=stem,
         code=FIGURE_CODE,
     shell:
         "mg figure classes --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -235,7 +235,7 @@ rule figure_receptive_fields:
     conda:
         "../../envs/mg.yaml"
     params:
-        prefix=f"{RESULTS}/figures/receptive_fields",
+        prefix=stem,
         code=code("report/networks.py", "report/style.py", "networks/pyramid.py"),
     shell:
         "mg figure receptive-fields --output {params.prefix:q} > {log:q} 2>&1"

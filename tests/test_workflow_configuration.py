@@ -1,0 +1,101 @@
+"""The shipped configurations, their schema and their documentation say the same."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+CONFIGURATIONS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def resolve(node):
+    """The node with what its $ref points to."""
+    if "$ref" in node:
+        return {**SCHEMA["$defs"][node["$ref"].rsplit("/", 1)[1]], **node}
+    return node
+
+
+def keys(node=SCHEMA, path=""):
+    """(dotted key, description, default) of every key of the schema."""
+    node = resolve(node)
+    for name, child in node.get("properties", {}).items():
+        child = resolve(child)
+        key = f"{path}{name}"
+        yield key, child["description"], child.get("default")
+        yield from keys(child, f"{key}.")
+    more = node.get("additionalProperties")
+    if isinstance(more, dict):
+        yield from keys(more, f"{path}<name>.")
+
+
+def documentation() -> str:
+    """The table of keys in config/README.md."""
+    lines = ["| key | meaning | default |", "|---|---|---|"]
+    for key, description, default in keys():
+        shown = "" if default in (None, {}) else f"`{yaml_text(default)}`"
+        lines.append(f"| `{key}` | {description} | {shown} |")
+    return "\n".join(lines)
+
+
+def yaml_text(value) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def merged(*paths):
+    """What Snakemake makes of several --configfile: mappings merged, everything else replaced."""
+
+    def lay(over, under):
+        if isinstance(over, dict) and isinstance(under, dict):
+            return {key: lay(over.get(key, under.get(key)), under.get(key)) for key in under | over}
+        return over
+
+    result = {}
+    for path in paths:
+        result = lay(yaml.safe_load(path.read_text()), result)
+    return result
+
+
+def test_every_key_is_documented_as_in_the_schema():
+    assert documentation() in (ROOT / "config/README.md").read_text()
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
+def test_shipped_configurations_follow_the_schema(path):
+    config = merged(ROOT / "config/config.yaml", path)
+    assert not list(Draft202012Validator(SCHEMA).iter_errors(config))
+    assert set(config["networks"]) <= set(config["architectures"])
+
+
+def test_only_the_schemas_keys_are_accepted():
+    config = merged(ROOT / "config/config.yaml") | {"netwroks": ["pmg"]}
+    (error,) = Draft202012Validator(SCHEMA).iter_errors(config)
+    assert "netwroks" in error.message
+
+
+def test_the_paper_configuration_is_the_papers():
+    """Sizes, splits and schedules of the authors' experiments; nothing of the demo shows through."""
+    from mg import networks
+    from mg.training.recipe import Recipe
+
+    config = merged(ROOT / "config/config.yaml", ROOT / "config/paper.yaml")
+    assert len(config["seeds"]) == 3
+    data = config["data"]
+    assert (data["mode"], data["seed"], data["canvas"], data["digit_size"]) == ("paper", 1, 64, 28)
+    tasks = data["tasks"]
+    assert tasks.pop("segmentation") == {"train": 10000, "valid": 1000, "test": 1000}
+    assert all(t == {"train": 50000, "valid": 10000, "test": 10000} for t in tasks.values())
+    training = config["training"]
+    amounts = training.pop("tasks")
+    assert amounts.pop("segmentation") == {"epochs": 200, "iterations": 150, "batch": 64}
+    for amount in amounts.values():
+        assert (amount["epochs"], amount["iterations"], amount["batch"]) == (200, 800, 64)
+        assert amount["include_valid"] and amount["accumulate"]["r_pmg"] == 2
+    assert Recipe(**training) == Recipe()  # whose defaults are the paper's
+    expected = {"unet": 3_791_518, "umg": 5_903_290, "pmg": 605_718, "r_pmg": 1_199_886}
+    for name, parameters in expected.items():
+        entry = config["architectures"][name]
+        model = networks.build(entry["network"], "segmentation", **entry["options"])
+        assert networks.count(model, (1, 64, 64)).parameters == parameters
