@@ -1,26 +1,32 @@
 """The six cluttered-MNIST tasks: digits in, (input, target) out.
 
-In `paper` mode the examples are those of the authors' released generators, random stream included:
-one sequential MT19937 stream per split. In `independent` mode each example has its own stream, keyed
-by seed, task, split and index, so that splits differ and workers can share the work.
+In `paper` mode the examples are those of the authors' released generators, to the last bit: one
+sequential stream of random numbers, the same for every split. In `independent` mode every example
+has a stream of its own, keyed by seed, task, split and index, so that splits differ and workers can
+share the work without changing it.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mg.data import compiled, hdf5
 from mg.data.compiled import ANYWHERE, APART, CENTRE
-from mg.data.mnist import SPLITS, load_split
+from mg.data.mnist import SPLITS, load_split, sha256, split_files
+from mg.data.parallel import in_order
+from mg.data.progress import Progress
 from mg.errors import UserError
 
-VERSION = "1"
-MODES = ("paper", "independent")
+VERSION = 1  # of the generator; another number, another data set
+SEEDS = {"paper": 1, "independent": 0}  # the default of each mode; 1 is the authors'
 CLASSES = 10
+_BLOCK = 256  # examples made at once
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class Task:
 
     @property
     def classes(self) -> int:
-        """Channels of the target."""
-        return CLASSES if self.placement == APART else 1
+        """Channels of the target: one per class where digits are told apart."""
+        return CLASSES if self.digits else 1
 
 
 TASKS = {
@@ -47,7 +53,7 @@ TASKS = {
         APART,
         scale=(0.5, 1.25),
         rotation=60,
-        digits=(5, 0.5),
+        digits=(5.0, 0.5),
         counts=(10_000, 1_000, 1_000),
     ),
     "spatial_transform": Task("mnist-spt", ANYWHERE, scale=(0.5, 1.5), rotation=60, shear=60),
@@ -63,10 +69,12 @@ class Settings:
     """Geometry of the examples; the defaults are the paper's.
 
     canvas: side of input and target in pixels.
-    digit_size: side in pixels of a digit at scale 1.
+    digit_size: side in pixels of a digit at scale 1. Canvas and digit size halved give the paper's
+        geometry at half its size.
     scale: lowest and highest scale; None: the task's.
-    digits: mean and standard deviation of the number of digits (segmentation); None: the task's.
-    threshold: intensity from which a pixel belongs to the target.
+    digits: mean and standard deviation of the number of digits, segmentation only; None: the
+        task's. The number is ceil(normal(mean, deviation)), at least 1.
+    threshold: intensity from which a pixel belongs to the target, in (0, 1].
     """
 
     canvas: int = 64
@@ -76,8 +84,20 @@ class Settings:
     threshold: float = 0.3
 
 
+class _Plan(NamedTuple):
+    """A checked request for examples."""
+
+    task: str
+    split: str
+    mode: str
+    count: int
+    seed: int
+    settings: Settings  # scale and digits filled in
+    recipe: compiled.Recipe
+
+
 def resolve_task(name: str) -> str:
-    """Return the task's name; the released names (mnist-seg, …) are accepted.
+    """Return the name of a task; the released names (mnist-seg, ...) are accepted.
 
     Raises:
         UserError: no such task.
@@ -88,104 +108,69 @@ def resolve_task(name: str) -> str:
     raise UserError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}")
 
 
-def _recipe(task: str, settings: Settings) -> compiled.Recipe:
+def _plan(
+    task: str,
+    split: str,
+    mode: str,
+    count: int | None,
+    seed: int | None,
+    settings: Settings | None,
+) -> _Plan:
+    task = resolve_task(task)
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if mode not in SEEDS:
+        raise UserError(f"unknown mode {mode!r}; choose one of {', '.join(SEEDS)}")
+    if count is None:
+        count = TASKS[task].counts[SPLITS.index(split)]
+    if count < 1:
+        raise UserError(f"count {count} is not positive; ask for at least one example")
+    if seed is None:
+        seed = SEEDS[mode]
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed} is not in 0 ... 2^32 - 1")
+    settings, recipe = _recipe(task, settings or Settings())
+    return _Plan(task, split, mode, count, seed, settings, recipe)
+
+
+def _recipe(task: str, settings: Settings) -> tuple[Settings, compiled.Recipe]:
+    """Fill in the task's own scale and number of digits, and check that the digits fit."""
     description = TASKS[task]
-    low, high = sorted(settings.scale or description.scale)
-    several = description.digits is not None
-    mean, std = settings.digits or description.digits or (1.0, 0.0)
-    canvas, digit_size = settings.canvas, settings.digit_size
-    if not 0 < settings.threshold <= 1:
-        raise UserError(f"threshold {settings.threshold} is not in (0, 1]; the paper's is 0.3")
+    canvas, digit_size, threshold = settings.canvas, settings.digit_size, settings.threshold
     if canvas < 1 or digit_size < 1:
         raise UserError(f"canvas {canvas} and digit size {digit_size} must be positive")
-    if not (low > 0 and math.isfinite(high)):
-        raise UserError(f"scale range {low}–{high} must be positive and finite")
+    if not 0 < threshold <= 1:
+        raise UserError(f"threshold {threshold} is not in (0, 1]; the paper's is 0.3")
+    low, high = settings.scale or description.scale
+    if not (0 < low <= high < math.inf):
+        raise UserError(f"scale range {low} to {high} must be positive and ascending")
     largest = math.ceil(high * digit_size)
-    if max(largest, 0 if several else digit_size) > canvas:
+    if not description.digits:
+        largest = max(largest, digit_size)  # the target shows the digit at scale 1
+    if largest > canvas:
         raise UserError(
-            f"a digit of {max(largest, digit_size)} pixels does not fit on a canvas of {canvas}; "
-            "lower the scale range or the digit size, or enlarge the canvas"
+            f"a digit of up to {largest} pixels does not fit on a canvas of {canvas}; "
+            "lower the scale or the digit size, or enlarge the canvas"
         )
-    if not (math.isfinite(mean) and std >= 0 and math.isfinite(std) and mean + std > 0):
-        raise UserError(f"number of digits: mean {mean} and deviation {std} give no digits")
-    return compiled.Recipe(
+    if settings.digits and not description.digits:
+        raise UserError(f"{task} has one digit per image; leave their number unset")
+    mean, std = settings.digits or description.digits or (1.0, 0.0)
+    if not (0 < mean < math.inf and 0 <= std < math.inf):
+        raise UserError(f"number of digits: mean {mean} must be positive and deviation {std} >= 0")
+    recipe = compiled.Recipe(
         description.placement,
         math.radians(description.rotation),
         math.radians(description.shear),
         float(low),
         float(high),
-        digit_size,
-        several,
+        int(digit_size),
+        description.digits is not None,
         float(mean),
         float(std),
-        float(settings.threshold),
+        float(threshold),
     )
-
-
-def blocks(
-    task: str,
-    split: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    mode: str = "paper",
-    count: int | None = None,
-    seed: int | None = None,
-    settings: Settings | None = None,
-    block: int = 500,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the examples of `generate` in blocks of at most `block`."""
-    task = resolve_task(task)
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    if mode not in MODES:
-        raise UserError(f"unknown mode {mode!r}; choose paper or independent")
-    settings = settings or Settings()
-    recipe = _recipe(task, settings)
-    if count is None:
-        count = TASKS[task].counts[SPLITS.index(split)]
-    if count < 1:
-        raise UserError(f"count {count} must be at least 1")
-    if seed is None:
-        seed = 1 if mode == "paper" else 0
-    if recipe.several and len(labels) and labels.max() >= CLASSES:
-        raise UserError(f"label {labels.max()} found; segmentation takes digits labelled 0 to 9")
-    return _blocks(task, split, images, labels, mode, count, seed, settings, recipe, block)
-
-
-def _blocks(task, split, images, labels, mode, count, seed, settings, recipe, block):
-    shape = (settings.canvas, settings.canvas)
-    if mode == "paper":
-        stream = compiled.mersenne_stream(seed)
-        deck = np.empty(len(images), np.int64)
-        dealt = np.array([len(images)])
-    else:
-        digest = hashlib.blake2b(f"{seed}/{task}/{split}".encode(), digest_size=16).digest()
-        key, deck_key = np.frombuffer(digest, np.uint64)
-        dealer = compiled.counter_stream(deck_key)
-        pile = np.empty(0, np.int64)
-    for first in range(0, count, block):
-        n = min(block, count - first)
-        x = np.zeros((n, 1, *shape), np.float32)
-        y = np.zeros((n, TASKS[task].classes, *shape), np.uint8)
-        if mode == "paper":
-            made = compiled.fill_in_sequence(x, y, images, labels, recipe, stream, deck, dealt)
-        else:
-            counts = np.empty(n, np.int64)
-            compiled.count_digits(key, first, recipe, counts)
-            ends = np.concatenate([[0], np.cumsum(counts)])
-            while len(pile) < ends[-1]:
-                deck = np.empty(len(images), np.int64)
-                compiled.shuffle(dealer, deck)
-                pile = np.concatenate([pile, deck])
-            made = compiled.fill_independently(x, y, images, labels, recipe, key, first, pile, ends)
-            pile = pile[ends[-1] :]
-        if made < n:
-            raise UserError(
-                f"example {first + made}: no position found for a digit; "
-                "enlarge the canvas or ask for fewer or smaller digits"
-            )
-        yield x, y
+    filled = Settings(canvas, digit_size, (low, high), (mean, std), threshold)
+    return filled, recipe
 
 
 def generate(
@@ -198,35 +183,132 @@ def generate(
     count: int | None = None,
     seed: int | None = None,
     settings: Settings | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    workers: int = 1,
+) -> hdf5.Block:
     """Make the first `count` examples of a task and split.
 
     Args:
         task: one of TASKS.
         split: train, valid or test.
-        images: (N, 28, 28) uint8, the split's digits. labels: (N,) uint8.
-        mode: paper (the authors' stream) or independent (own seed per task and split).
+        images: (N, 28, 28) uint8, the split's digits. labels: (N,) uint8, 0 to 9.
+        mode: paper (the authors' stream) or independent (a stream per seed, task and split).
         count: number of examples; None: the paper's.
         seed: None: 1 in paper mode (the authors'), 0 in independent mode.
         settings: geometry; None: the paper's.
+        workers: threads, in independent mode; the examples do not depend on their number.
 
     Returns:
-        x (count, 1, H, W) float32 in [0, 1] and y (count, C, H, W) uint8, 0 or 1.
+        x (count, 1, H, W) float32 in [0, 1] and y (count, C, H, W) uint8, 0 or 1, where C is 10 for
+        segmentation (a pixel may belong to several classes, or none) and 1 otherwise.
 
     Raises:
-        UserError: a name, count or setting that cannot work.
+        UserError: a name, count or setting that cannot work, or a canvas too full for its digits.
     """
-    parts = list(
-        blocks(task, split, images, labels, mode=mode, count=count, seed=seed, settings=settings)
-    )
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+    plan = _plan(task, split, mode, count, seed, settings)
+    x, y = _empty(plan, plan.count)
+    for _ in _make(plan, images, labels, workers, lambda i, n: (x[i : i + n], y[i : i + n])):
+        pass
+    return x, y
+
+
+def blocks(
+    task: str,
+    split: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    mode: str = "paper",
+    count: int | None = None,
+    seed: int | None = None,
+    settings: Settings | None = None,
+    workers: int = 1,
+) -> Iterator[hdf5.Block]:
+    """As `generate`, but yields the examples in blocks, so that memory stays bounded."""
+    plan = _plan(task, split, mode, count, seed, settings)
+    return _make(plan, images, labels, workers, lambda i, n: _empty(plan, n))
+
+
+def _empty(plan: _Plan, count: int) -> hdf5.Block:
+    side = plan.settings.canvas
+    x = np.zeros((count, 1, side, side), np.float32)
+    return x, np.zeros((count, TASKS[plan.task].classes, side, side), np.uint8)
+
+
+def _make(
+    plan: _Plan,
+    images: np.ndarray,
+    labels: np.ndarray,
+    workers: int,
+    allocate: Callable[[int, int], hdf5.Block],
+) -> Iterator[hdf5.Block]:
+    """Fill the zeros that `allocate(first, number)` gives, block after block."""
+    images = np.require(images, np.uint8, ["C", "W"])  # one type of array: compiled once
+    labels = np.require(labels, np.uint8, ["C", "W"])
+    if images.ndim != 3 or images.shape[1:] != (compiled.SIDE,) * 2 or not len(images):
+        raise UserError(f"digits of shape {images.shape} given; they must be (N, 28, 28)")
+    if labels.shape != images.shape[:1]:
+        raise UserError(f"{len(images)} digits but labels of shape {labels.shape}")
+    if plan.recipe.several and labels.max() >= CLASSES:
+        raise UserError(f"label {labels.max()} found: segmentation takes digits labelled 0 to 9")
+    make = _in_sequence if plan.mode == "paper" else _independently
+    return make(plan, images, labels, workers, allocate)
+
+
+def _in_sequence(plan, images, labels, workers, allocate) -> Iterator[hdf5.Block]:
+    stream = compiled.mersenne_stream(plan.seed)
+    deck = np.empty(len(images), np.int64)
+    dealt = np.array([len(deck)])  # all of it, so that the first example shuffles
+    for first in range(0, plan.count, _BLOCK):
+        x, y = allocate(first, min(_BLOCK, plan.count - first))
+        made = compiled.fill_in_sequence(x, y, images, labels, plan.recipe, stream, deck, dealt)
+        _check_full(first, made, len(x))
+        yield x, y
+
+
+def _independently(plan, images, labels, workers, allocate) -> Iterator[hdf5.Block]:
+    name = f"{plan.seed}/{plan.task}/{plan.split}".encode()
+    key, deck_key = np.frombuffer(hashlib.blake2b(name, digest_size=16).digest(), "<u8")
+
+    def hands() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Deal digits to blocks: permutation after permutation of the split, none left out."""
+        stream = compiled.counter_stream(deck_key)
+        deck = np.empty(0, np.int64)
+        for first in range(0, plan.count, _BLOCK):
+            numbers = np.empty(min(_BLOCK, plan.count - first), np.int64)
+            compiled.count_digits(key, first, plan.recipe, numbers)
+            ends = np.concatenate([[0], np.cumsum(numbers)])
+            while len(deck) < ends[-1]:
+                order = np.empty(len(images), np.int64)
+                compiled.shuffle(stream, order)
+                deck = np.concatenate([deck, order])
+            yield first, deck[: ends[-1]], ends
+            deck = deck[ends[-1] :]
+
+    def fill(hand: tuple[int, np.ndarray, np.ndarray]) -> hdf5.Block:
+        first, digits, ends = hand
+        x, y = allocate(first, len(ends) - 1)
+        made = compiled.fill_independently(
+            x, y, images, labels, plan.recipe, key, first, digits, ends
+        )
+        _check_full(first, made, len(x))
+        return x, y
+
+    return in_order(fill, hands(), workers)
+
+
+def _check_full(first: int, made: int, wanted: int) -> None:
+    if made < wanted:
+        raise UserError(
+            f"example {first + made}: no room for another digit on the canvas; "
+            "enlarge it, or ask for fewer or smaller digits"
+        )
 
 
 def generate_file(
     task: str,
     split: str,
-    digits: str | Path,
-    output: str | Path,
+    digits: str | os.PathLike,
+    output: str | os.PathLike,
     *,
     mode: str = "paper",
     count: int | None = None,
@@ -234,28 +316,32 @@ def generate_file(
     settings: Settings | None = None,
     workers: int = 1,
 ) -> None:
-    """Make a data set from the idx files in `digits` and write it to the HDF5 file `output`.
+    """Make a data set from the idx files in directory `digits` and write it to `output`, HDF5.
 
-    Arguments are those of `generate`; `workers` is the number of threads (independent mode).
+    The attributes of the file are task, split, mode, seed, count, the fields of `Settings`,
+    generator (its version) and the SHA-256 of the files with the digits. Other arguments are those
+    of `generate`; `workers` threads compress in either mode. Progress goes to standard error.
 
     Raises:
         UserError: a name, count or setting that cannot work; files that cannot be read or written.
     """
-    task = resolve_task(task)
-    settings = settings or Settings()
+    plan = _plan(task, split, mode, count, seed, settings)
     images, labels = load_split(digits, split)
-    parts = blocks(
-        task, split, images, labels, mode=mode, count=count, seed=seed, settings=settings
-    )
-    attributes = {
-        "task": task,
-        "split": split,
-        "mode": mode,
-        "seed": (1 if mode == "paper" else 0) if seed is None else seed,
+    images_file, labels_file = split_files(digits, split)
+    attributes: dict[str, Any] = {
+        **{name: getattr(plan, name) for name in ("task", "split", "mode", "seed", "count")},
+        **asdict(plan.settings),
         "generator": VERSION,
-        **{
-            name: value if value is not None else list(getattr(TASKS[task], name) or (1, 0))
-            for name, value in asdict(settings).items()
-        },
+        "images_sha256": sha256(images_file),
+        "labels_sha256": sha256(labels_file),
     }
-    hdf5.write(output, parts, attributes)
+    parts = _make(plan, images, labels, workers, lambda i, n: _empty(plan, n))
+    with Progress(f"{plan.task}/{plan.split}", plan.count, "examples") as progress:
+
+        def counted() -> Iterator[hdf5.Block]:
+            for block in parts:
+                yield block
+                progress.advance(len(block[0]))
+
+        hdf5.write(output, counted(), attributes, workers)
+        progress.note = f"{Path(output).stat().st_size / 1e6:.1f} MB in {output}"

@@ -1,7 +1,8 @@
 """The compiled heart of the generator: random numbers, image operations, one example.
 
-Everything follows the authors' programs to the last bit: Torch7's random stream, and rotation, shear
-and scaling of Torch7's `image` package with its mix of float32 coordinates and float64 pixels.
+Everything follows the authors' programs to the last bit: Torch7's random stream, and rotation,
+shear and scaling of Torch7's `image` package with its mix of float32 coordinates and float64
+pixels.
 
 It is one file because numba's cache on disk only notices changes in the file of the function it is
 asked for: code spread over files could run stale.
@@ -24,9 +25,9 @@ _CENTRE = (SIDE - 1) / 2
 class Stream(NamedTuple):
     """A source of 32-bit words, held in arrays so that compiled code can advance it.
 
-    words: (624,) uint32, drawn ahead; position: (1,) int64, the next word;
-    key: uint64, empty for MT19937, else [key, counter];
-    spare: (1,) float64, the second normal of a pair, or NaN.
+    MT19937: `words` (624,) uint32, drawn ahead, of which `position` (1,) int64 is next.
+    Counter-based: `key` (2,) uint64, the key and the counter. What a stream does not use is empty.
+    `spare` (1,) float64 is the second normal of a pair, or NaN.
     """
 
     words: np.ndarray
@@ -45,20 +46,22 @@ def mersenne_stream(seed: int) -> Stream:
     return Stream(words, np.array([624]), np.empty(0, np.uint64), np.array([np.nan]))
 
 
-@njit
+@njit(cache=True, nogil=True)
 def counter_stream(key):
-    """An empty counter-based stream for `key`."""
-    keys = np.zeros(2, np.uint64)
-    keys[0] = key
-    return Stream(np.empty(624, np.uint32), np.array([624]), keys, np.array([np.nan]))
+    """The counter-based stream of a 64-bit key: SplitMix64, the upper halves."""
+    return Stream(
+        np.empty(0, np.uint32),
+        np.zeros(1, np.int64),
+        np.array([key, np.uint64(0)]),
+        np.array([np.nan]),
+    )
 
 
 @njit
 def restart(stream, key, index):
-    """Begin the counter-based stream number `index` of `key`."""
+    """Make a counter-based stream the one that belongs to example `index` of `key`."""
     stream.key[0] = mix(key + np.uint64(index))
     stream.key[1] = 0
-    stream.position[0] = stream.words.size
     stream.spare[0] = np.nan
 
 
@@ -426,7 +429,9 @@ def _mark(sprite, box, sums, y, x, threshold, out):
 @njit
 def _erase(canvas, box, y, x):
     for i in range(box[0], box[1]):
-        canvas[y + i, x + box[2] : x + box[3]] = 0
+        row = canvas[y + i, x + box[2] : x + box[3]]
+        for j in range(row.size):
+            row[j] = 0
 
 
 @njit

@@ -41,6 +41,14 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
+def split_files(directory: str | Path, split: str) -> tuple[Path, Path]:
+    """The files with a split's images and labels."""
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    names = list(SHA256)[2:] if split == "test" else list(SHA256)[:2]
+    return Path(directory) / names[0], Path(directory) / names[1]
+
+
 def load_split(directory: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Read one split from the idx files in `directory` (MNIST or anything in its layout).
 
@@ -53,12 +61,7 @@ def load_split(directory: str | Path, split: str) -> tuple[np.ndarray, np.ndarra
     Raises:
         UserError: unknown split; a file is missing or not in the expected layout.
     """
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    directory = Path(directory)
-    prefix = "t10k" if split == "test" else "train"
-    images_path = directory / f"{prefix}-images-idx3-ubyte"
-    labels_path = directory / f"{prefix}-labels-idx1-ubyte"
+    images_path, labels_path = split_files(directory, split)
     images, labels = _read_idx(images_path, 3), _read_idx(labels_path, 1)
     if images.shape[1:] != (28, 28):
         raise UserError(f"{images_path} holds images of {images.shape[1:]}; they must be 28x28")

@@ -1,0 +1,54 @@
+"""Progress on standard error: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+_SECONDS = 10  # between lines
+
+
+class Progress:
+    """Count `unit`s up to `total` (None: unknown) and say at the end how many and how long.
+
+    `note`, if set, is added to the last line. Nothing is added after an exception.
+    """
+
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.note = ""
+        self._done = 0
+
+    def __enter__(self) -> "Progress":
+        self._start = self._last = time.monotonic()
+        self._bar = (
+            tqdm(desc=self.label, total=self.total, unit=f" {self.unit}", leave=False)
+            if sys.stderr.isatty()
+            else None
+        )
+        return self
+
+    def advance(self, number: int) -> None:
+        """Count `number` more."""
+        self._done += number
+        if self._bar is not None:
+            self._bar.update(number)
+        elif time.monotonic() - self._last >= _SECONDS:
+            self._last = time.monotonic()
+            of = f" of {self.total:,}" if self.total else ""
+            print(f"{self.label}: {self._done:,}{of} {self.unit}", file=sys.stderr, flush=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if error is None:
+            seconds = time.monotonic() - self._start
+            note = f", {self.note}" if self.note else ""
+            line = f"{self.label}: {self._done:,} {self.unit} in {seconds:.1f} s{note}"
+            print(line, file=sys.stderr, flush=True)
