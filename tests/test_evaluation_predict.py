@@ -148,3 +148,21 @@ def test_damaged_models_are_refused_in_one_line(damage, tmp_path):
         load_model(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_flipped_bytes_never_cause_another_error(tmp_path):
+    path = save_model(tmp_path / "model.pt")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(20)
+    refused = 0
+    for _ in range(120):
+        content = bytearray(whole)
+        for place in rng.integers(0, 3000, size=10):  # where the structure is, not the weights
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            load_model(path)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 60

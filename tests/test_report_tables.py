@@ -201,6 +201,9 @@ def test_foreign_files_are_refused(content, tmp_path):
     path.write_text(content)
     with pytest.raises(UserError, match="metrics.json"):
         tables.read_metrics([path])
+    path.write_text(json.dumps(record(mean_iu="high")))
+    with pytest.raises(UserError, match="no valid entry 'mean_iu'"):
+        tables.read_metrics([path])
     with pytest.raises(UserError, match="absent"):
         tables.read_metrics([tmp_path / "absent.json"])
 

@@ -43,7 +43,12 @@ def load_model(
         UserError: the file is missing, damaged, not a model of mg, or its weights do not belong to
             the network it names.
     """
-    content = read_torch(Path(path))
+    try:
+        content = read_torch(Path(path))
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can make the reader stumble anywhere
+        raise UserError(f"{path} is damaged ({type(error).__name__}); train it again") from error
     if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
         raise UserError(
             f"{path} is not a trained model of mg (format {MODEL_FORMAT}); train it again"

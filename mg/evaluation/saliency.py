@@ -258,11 +258,19 @@ def read(path: str | os.PathLike) -> dict:
     """
     try:
         with h5py.File(path) as file:
-            names = ("index", "input", "output", "points", "map", "skipped")
-            return {**{name: file[name][:] for name in names}, **dict(file.attrs)}
-    except (OSError, KeyError) as error:
+            arrays = {name: file[name][:] for name in _ARRAYS}
+            attributes = dict(file.attrs)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         reason = "does not exist" if not Path(path).exists() else "is not a readable saliency file"
         raise UserError(f"{path} {reason}; make it again with `mg saliency`") from error
+    size = len(arrays["index"])
+    if any(len(arrays[name]) != size for name in _ARRAYS[:-1]) or not _FACTS <= set(attributes):
+        raise UserError(f"{path} is not a whole saliency file; make it again with `mg saliency`")
+    return arrays | attributes
+
+
+_ARRAYS = ("index", "input", "output", "points", "map", "skipped")
+_FACTS = {"dataset", "network", "seed", "window", "stride"}
 
 
 def attention_ratio(maps: dict) -> float | None:

@@ -157,7 +157,7 @@ def _judge_solution(claim: Claim, mine: Summary) -> tuple[str, str]:
     iu = mine.mean("image_iu")
     if iu is None:
         return NOT_MEASURABLE, "image IU is not defined"
-    constant = [r["constant_answer"]["image_iu"] or 0 for r in mine.records]
+    constant = [r["constant_answer"].get("image_iu") or 0 for r in mine.records]
     solved = iu >= SOLVED and iu > statistics.fmean(constant)
     evidence = (
         f"image IU {render.spread(iu, mine.sd('image_iu')).text}, constant answer "

@@ -6,7 +6,8 @@ both files. Examples in panels are always the first of the test set, never chose
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +58,28 @@ def read_history(path: str | os.PathLike) -> dict[str, Any]:
     return {"task": task, "network": network, "seed": seed, **columns}
 
 
-def _read_predictions(paths: Paths, task: str, count: int) -> dict[str, np.ndarray]:
-    """The first `count` predictions (count, C, H, W) of each network, of its lowest seed."""
+def _read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, np.ndarray]:
+    """The predictions for the examples of `data`, of the lowest seed of each network."""
+    task, shape = data.attributes["task"], data.y.shape
     found: dict[str, tuple[int, np.ndarray]] = {}
     for path in paths:
-        try:
-            with h5py.File(path) as file:
-                of, network, seed = (file.attrs[k] for k in ("dataset", "network", "seed"))
-                if of != task:
-                    raise UserError(f"{path} holds predictions for {of}, the test set is {task}")
-                if network not in found or seed < found[network][0]:
-                    found[network] = (seed, file["prediction"][:count].astype(np.float32))
-        except (OSError, KeyError) as error:
-            raise UserError(f"{path} is not a readable file of predictions ({error})") from error
+        with _predictions(path) as (of, network, seed, stored):
+            if of != task or stored.shape[0] < shape[0] or stored.shape[1:] != shape[1:]:
+                raise UserError(f"{path} holds predictions for {of}, not for this {task} test set")
+            if network not in found or seed < found[network][0]:
+                found[network] = (seed, stored[: shape[0]].astype(np.float32))
     return {network: found[network][1] for network in in_order(found)}
+
+
+@contextmanager
+def _predictions(path: str | os.PathLike) -> Iterator[tuple[str, str, int, h5py.Dataset]]:
+    """Task, network, seed and data set of a predictions.h5."""
+    try:
+        with h5py.File(path) as file:
+            of, network, seed = (file.attrs[key] for key in ("dataset", "network", "seed"))
+            yield of, network, seed, file["prediction"]
+    except (OSError, KeyError) as error:
+        raise UserError(f"{path} is not a readable file of predictions ({error})") from error
 
 
 # ------------------------------------------------------------------------------ panels
@@ -158,7 +167,7 @@ def segmentation_panel(
         UserError: a file is damaged, or the predictions are of another task.
     """
     data = hdf5.load(data_path, count=count)
-    predictions = _read_predictions(prediction_paths, data.attributes["task"], count)
+    predictions = _read_predictions(prediction_paths, data)
     caption = (
         f"Segmentation of the first {len(data.x)} test images (the first, whatever they look like)."
         " Left column: input and, below it, the true digits. Other columns: the digits that a "
@@ -270,11 +279,15 @@ def spatial_panel(
     """
     sets = [hdf5.load(path, count=count) for path in data_paths]
     sets = {data.attributes["task"]: data for data in sets}
-    paths = list(prediction_paths)
-    predictions = {
-        task: _read_predictions([p for p in paths if _task_of(p) == task], task, count)
-        for task in tasks_in_order(sets)
-    }
+    paths: dict[str, list] = {task: [] for task in tasks_in_order(sets)}
+    for path in prediction_paths:
+        with _predictions(path) as (task, *_):
+            if task not in paths:
+                raise UserError(
+                    f"{path} holds predictions for {task}, which no test set is given for"
+                )
+            paths[task].append(path)
+    predictions = {task: _read_predictions(paths[task], sets[task]) for task in paths}
     networks = in_order(name for outputs in predictions.values() for name in outputs)
     examples = [(task, i) for task in predictions for i in range(len(sets[task].x))]
     caption = (
@@ -303,14 +316,6 @@ def spatial_panel(
             rows = [r for r, (of, _) in enumerate(examples) if of == task]
             _group_label(figure, axes[rows[0], 0], axes[rows[-1], 0], task_name(task))
         return style.save(figure, prefix, caption)
-
-
-def _task_of(path: str | os.PathLike) -> str:
-    try:
-        with h5py.File(path) as file:
-            return file.attrs["dataset"]
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path} is not a readable file of predictions ({error})") from error
 
 
 def _absent(axis: Axes, text: str) -> None:

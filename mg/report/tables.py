@@ -55,9 +55,11 @@ def read_metrics(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
     records: dict[tuple, dict[str, Any]] = {}
     for path in paths:
         record = read_json(path)
-        absent = [k for k in PER_RUN if k not in record] if isinstance(record, dict) else PER_RUN
-        if absent:
-            raise UserError(f"{path} is not a metrics.json of `mg evaluate`: no {absent[0]!r}")
+        wrong = _wrong_entry(record)
+        if wrong:
+            raise UserError(
+                f"{path} is not a metrics.json of `mg evaluate`: no valid entry {wrong!r}"
+            )
         key = (record["dataset"], record["network"], record["seed"])
         if key in records:
             raise UserError(f"{path} is the second file for {' '.join(map(str, key))}; give one")
@@ -68,6 +70,26 @@ def read_metrics(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
         records.values(),
         key=lambda r: (tasks.index(r["dataset"]), networks.index(r["network"]), r["seed"]),
     )
+
+
+def _wrong_entry(record: Any) -> str | None:
+    """The first entry of a metrics.json that is absent or of another type than it should be."""
+    if not isinstance(record, dict):
+        return "dataset"
+    number = int | float | None
+    types = dict.fromkeys(PER_RUN, number) | {
+        "dataset": str,
+        "network": str,
+        "seed": int,
+        "device": str | None,
+        "per_class_iu": list,
+        "constant_answer": dict,
+        "settings": dict,
+    }
+    for name, kind in types.items():
+        if name not in record or not isinstance(record[name], kind):
+            return name
+    return None
 
 
 @dataclass(frozen=True)
@@ -149,7 +171,7 @@ def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
     """One sentence on what was run, on what, from which commit and when."""
     if not records:
         return f"Run {run}: nothing was evaluated." if run else "Nothing was evaluated."
-    settings = [r.get("settings") or {} for r in records]
+    settings = [r["settings"] for r in records]
     tests = [s.get("test") or {} for s in settings]
     recipes = [(s.get("training") or {}).get("recipe") or {} for s in settings]
     seeds = _distinct(r["seed"] for r in records)
@@ -254,7 +276,7 @@ def _published(task: str, records: Sequence[dict]) -> dict[str, float]:
     """The authors' measures, if these records were measured on the authors' own test set."""
     own = [record for record in records if record["dataset"] == task]
     for record in own:
-        test = (record.get("settings") or {}).get("test") or {}
+        test = record["settings"].get("test") or {}
         geometry = (test.get("mode"), test.get("canvas"), test.get("digit_size"))
         if geometry != ("paper", 64, 28) or record.get("test_images") != 1000:
             return {}
@@ -353,7 +375,7 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
 
 
 def _constant_answer(summaries: Sequence[Summary]) -> dict[str, float | None] | None:
-    answers = [r.get("constant_answer") for s in summaries for r in s.records]
+    answers = [r["constant_answer"] for s in summaries for r in s.records]
     return answers[0] if answers and all(a == answers[0] for a in answers) else None
 
 
@@ -415,7 +437,7 @@ def run_rows(metrics_paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]
     """The networks of a run for `write_network_table`, one per task and label."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for record in read_metrics(metrics_paths):
-        settings = record.get("settings") or {}
+        settings = record["settings"]
         rows.setdefault(
             (record["dataset"], record["network"]),
             {
