@@ -5,6 +5,7 @@ both files. Examples in panels are always the first of the test set, never chose
 """
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -467,6 +468,32 @@ def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) 
         if coloured:
             bottom = style.note_height(caption, width)
             _legend(figure, "digit", enumerate(style.DIGITS), bottom + 0.1, x=0.82)
+        return style.save(figure, prefix, caption)
+
+
+def prediction_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: int = 8) -> str:
+    """The first `count` outputs in a predictions.h5: classes as colours, or the one channel."""
+    with _predictions(path) as (task, network, seed, stored):
+        outputs = stored[:count].astype(np.float32)
+    coloured = outputs.shape[1] > 1
+    caption = (
+        f"{task_name(task)}: the first {len(outputs)} outputs of {network_name(network)}, seed "
+        f"{seed}" + ("; pixels with an output of at least 0.5." if coloured else ".")
+    )
+    columns = min(8, len(outputs))
+    rows = math.ceil(len(outputs) / columns)
+    with style.settings():
+        figure, axes = _grid(rows, columns, caption, top=0.06, legend=0.26 * coloured)
+        for axis in axes.flat[len(outputs) :]:
+            axis.set_visible(False)
+        for axis, output in zip(axes.flat, outputs, strict=False):
+            if coloured:
+                axis.imshow(_digits(output >= 0.5))
+            else:
+                _grey(axis, output[0])
+        if coloured:
+            bottom = style.note_height(caption, figure.get_size_inches()[0])
+            _legend(figure, "digit", enumerate(style.DIGITS), bottom + 0.1)
         return style.save(figure, prefix, caption)
 
 

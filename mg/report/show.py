@@ -1,0 +1,146 @@
+"""What is in a file of a run, in words: HDF5, JSON, CSV, and trained models or checkpoints."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mg.errors import UserError
+from mg.files import read_json
+
+SAMPLE = 256  # rows that the range of a data set is taken from
+
+
+def show(path: str | os.PathLike) -> str:
+    """Describe the file at `path` in lines for a terminal.
+
+    Raises:
+        UserError: it is missing, damaged, or of a kind that no step of the workflow writes.
+    """
+    path = Path(path)
+    kinds = {".h5": _hdf5, ".json": _json, ".csv": _csv, ".pt": _torch}
+    if path.suffix not in kinds:
+        raise UserError(f"{path} is none of {', '.join(kinds)}: nothing here writes such files")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is no file")
+    size = f"{path.stat().st_size:,} bytes"
+    return "\n".join([f"{path}  ({size})", *(f"  {line}" for line in kinds[path.suffix](path))])
+
+
+def show_images(path: str | os.PathLike, prefix: str | os.PathLike, count: int = 8) -> None:
+    """Draw the first `count` examples of a data set, of predictions, or of saliency maps.
+
+    Writes `prefix`.png and `prefix`.svg.
+
+    Raises:
+        UserError: the file is damaged or holds no images.
+    """
+    from mg.report import figures  # heavy, and text does without
+
+    try:
+        with h5py.File(path) as file:
+            names = set(file)
+    except OSError as error:
+        raise UserError(f"{path} is not a readable HDF5 file ({error})") from error
+    if {"x", "y"} <= names:
+        figures.dataset_sheet([path], prefix, count)
+    elif "prediction" in names:
+        figures.prediction_sheet(path, prefix, count)
+    elif "map" in names:
+        figures.saliency_panel([path], prefix, count)
+    else:
+        raise UserError(f"{path} holds no images; it holds {', '.join(sorted(names)) or 'nothing'}")
+
+
+def _hdf5(path: Path) -> Iterator[str]:
+    try:
+        with h5py.File(path) as file:
+            for name, value in sorted(file.attrs.items()):
+                yield f"{name}: {_plain(value)}"
+            for name, data in sorted(file.items()):
+                shape = " x ".join(map(str, data.shape)) or "scalar"
+                line = f"{name}: {shape}, {data.dtype}"
+                part = data[:SAMPLE] if data.ndim else data[()]
+                if np.size(part) and np.issubdtype(data.dtype, np.number):
+                    part = np.asarray(part, float)
+                    line += f", {part.min():.4g} to {part.max():.4g}, mean {part.mean():.4g}"
+                    if data.ndim and len(data) > SAMPLE:
+                        line += f" (first {SAMPLE})"
+                yield line
+    except (OSError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is not a readable HDF5 file ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _json(path: Path) -> Iterator[str]:
+    yield from _tree(read_json(path))
+
+
+def _tree(value: Any, indent: str = "") -> Iterator[str]:
+    """Entries of nested dicts, one per line; what is not a dict stays on its line."""
+    if not isinstance(value, dict):
+        yield f"{indent}{json.dumps(value)}"
+        return
+    for name, entry in value.items():
+        if isinstance(entry, dict) and entry:
+            yield f"{indent}{name}:"
+            yield from _tree(entry, indent + "  ")
+        else:
+            yield f"{indent}{name}: {entry if isinstance(entry, str) else json.dumps(entry)}"
+
+
+def _csv(path: Path) -> Iterator[str]:
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = list(csv.reader(handle))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not a readable CSV file ({error})") from error
+    if not rows:
+        return
+    columns = max(map(len, rows))
+    rows = [row + [""] * (columns - len(row)) for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(columns)]
+    for row in rows:
+        yield "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True))
+
+
+def _torch(path: Path) -> Iterator[str]:
+    from mg.evaluation.predict import read_whole  # loads PyTorch
+
+    content = read_whole(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is neither a trained model nor a checkpoint of mg")
+    yield from _torch_tree(content)
+
+
+def _torch_tree(value: dict, indent: str = "") -> Iterator[str]:
+    """Plain entries as they are; dicts of tensors as their number and size."""
+    import torch
+
+    for name, entry in value.items():
+        tensors = (
+            [t for t in entry.values() if isinstance(t, torch.Tensor)]
+            if isinstance(entry, dict)
+            else []
+        )
+        if tensors:
+            numbers = sum(tensor.numel() for tensor in tensors)
+            yield f"{indent}{name}: {len(tensors)} tensors, {numbers:,} numbers"
+        elif isinstance(entry, torch.Tensor):
+            shape = " x ".join(map(str, entry.shape)) or "scalar"
+            yield f"{indent}{name}: tensor {shape}, {entry.dtype}"
+        elif isinstance(entry, dict) and entry:
+            yield f"{indent}{name}:"
+            yield from _torch_tree(entry, indent + "  ")
+        elif isinstance(entry, list) and len(entry) > 8:
+            yield f"{indent}{name}: {len(entry)} entries"
+        else:
+            yield f"{indent}{name}: {entry}"
