@@ -221,4 +221,6 @@ def test_figures_refuse_what_does_not_belong(run, tmp_path):
             function([], tmp_path / "f")
     with pytest.raises(UserError):
         figures.saliency_panel([], tmp_path / "f")
+    with pytest.raises(UserError, match="at least one"):
+        figures.dataset_sheet([run / "segmentation/test.h5"], tmp_path / "f", count=0)
     assert not list(tmp_path.glob("f*"))

@@ -109,7 +109,7 @@ def _grid(
     width = max(left + columns * (cell + GAP) - GAP + right, 4.6)
     below = legend + style.note_height(caption, width)
     extra = 0.07 if group > 1 else 0
-    height = top + rows * (cell + GAP) + (rows // group - 1) * extra + below
+    height = top + rows * (cell + GAP) + (rows - 1) // group * extra + below
     figure = style.new_figure(width, height)
     axes = np.empty((rows, columns), object)
     for r in range(rows):
@@ -122,6 +122,11 @@ def _grid(
             axes[r, c].grid(False)
     style.note(figure, caption)
     return figure, axes
+
+
+def _at_least_one(count: int) -> None:
+    if count < 1:
+        raise UserError(f"{count} examples make no figure; ask for at least one")
 
 
 def _row_label(axes: Axes, text: str, **settings: Any) -> None:
@@ -139,6 +144,10 @@ def _digits(y: np.ndarray) -> np.ndarray:
     return total / y.sum(0).clip(min=1)[:, :, None]
 
 
+# On white, so that errors are not taken for digits.
+RIGHT, MISSED, ADDED, CONFUSED = "#CFCFCF", style.BLUE, style.ORANGE, style.BLACK
+
+
 def _errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Right, missed, added and confused pixels of (C, H, W) booleans, as colours (H, W, 3)."""
     missed = (truth & ~predicted).any(0)
@@ -149,10 +158,6 @@ def _errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     image[added] = to_rgb(ADDED)
     image[missed & added] = to_rgb(CONFUSED)
     return image
-
-
-# On white, so that errors are not taken for digits.
-RIGHT, MISSED, ADDED, CONFUSED = "#CFCFCF", style.BLUE, style.ORANGE, style.BLACK
 
 
 def segmentation_panel(
@@ -167,6 +172,7 @@ def segmentation_panel(
     Raises:
         UserError: a file is damaged, or the predictions are of another task.
     """
+    _at_least_one(count)
     data = hdf5.load(data_path, count=count)
     predictions = _read_predictions(prediction_paths, data)
     caption = (
@@ -278,6 +284,7 @@ def spatial_panel(
         data_paths: the test sets, one per task.
         prediction_paths: predictions.h5 files of these tasks; of several seeds the lowest is shown.
     """
+    _at_least_one(count)
     sets = [hdf5.load(path, count=count) for path in data_paths]
     sets = {data.attributes["task"]: data for data in sets}
     paths: dict[str, list] = {task: [] for task in tasks_in_order(sets)}
@@ -365,6 +372,7 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
     Raises:
         UserError: a file is damaged, or they are of several tasks.
     """
+    _at_least_one(count)
     stored: dict[str, dict] = {}
     for path in saliency_paths:
         maps = saliency.read(path)
@@ -424,13 +432,15 @@ def _saliency_row(row: Sequence[Axes], maps: dict[str, np.ndarray]) -> None:
 
 def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) -> str:
     """The first `count` examples of each file: inputs above, targets below."""
+    _at_least_one(count)
     loaded = [hdf5.load(path, count=count) for path in data_paths]
     by_task = {data.attributes["task"]: data for data in loaded}
     sets = [by_task[task] for task in tasks_in_order(by_task)]
     columns = max(len(data.x) for data in sets)
     coloured = any(data.y.shape[1] > 1 for data in sets)
+    splits = " or ".join(sorted({data.attributes["split"] for data in sets}))
     caption = (
-        f"The data: the first {columns} examples of each task's test set, input above target. "
+        f"The data: the first {columns} examples of each task's {splits} set, input above target. "
         "Segmentation targets have one channel per digit; every other task asks for the untouched "
         "digit in the middle."
     )
@@ -473,6 +483,7 @@ def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) 
 
 def prediction_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: int = 8) -> str:
     """The first `count` outputs in a predictions.h5: classes as colours, or the one channel."""
+    _at_least_one(count)
     with _predictions(path) as (task, network, seed, stored):
         outputs = stored[:count].astype(np.float32)
     coloured = outputs.shape[1] > 1
