@@ -26,7 +26,7 @@ from mg.errors import UserError
 VERSION = 1  # of the generator; another number, another data set
 SEEDS = {"paper": 1, "independent": 0}  # the default of each mode; 1 is the authors'
 CLASSES = 10
-_BLOCK = 256  # examples made at once
+_BLOCK = 128  # examples made at once
 
 
 @dataclass(frozen=True)

@@ -61,39 +61,30 @@ def write(
         h5py.File(temporary, "w", libver=("v110", "v110")) as file,
     ):
 
-        def pieces() -> Iterator[tuple[h5py.Dataset, int, np.ndarray]]:
+        def pieces() -> Iterator[tuple[h5py.h5d.DatasetID, int, np.ndarray, int]]:
+            sets = {}
+            first = 0
             for block in _whole_chunks(blocks):
+                step = _chunk_length(block[0])
                 for name, part in zip(_TYPES, block, strict=True):
                     part = np.ascontiguousarray(part, _TYPES[name])
-                    if name not in file:
-                        _create(file, name, part.shape[1:], _chunk_length(block[0]))
-                    data = file[name]
-                    first, step = len(data), data.chunks[0]
-                    data.resize(first + len(part), axis=0)
                     checksums[name] = isal_zlib.crc32(part, checksums[name])
+                    if name not in sets:
+                        sets[name] = _create(file, name, part.shape[1:], step)
+                    sets[name].set_extent((first + len(part), *part.shape[1:]))
                     for i in range(0, len(part), step):
-                        yield data, first + i, part[i : i + step]
+                        yield sets[name], first + i, part[i : i + step], step
+                first += len(block[0])
 
         for data, first, content in in_order(_compress, pieces(), workers):
-            data.id.write_direct_chunk((first, 0, 0, 0), content)
+            data.write_direct_chunk((first, 0, 0, 0), content)
         for name, checksum in checksums.items():
             file[name].attrs["crc32"] = np.uint32(checksum)
         file.attrs.update({**attributes, "format": FORMAT})
 
 
-def _create(file: h5py.File, name: str, shape: tuple[int, ...], length: int) -> None:
-    file.create_dataset(
-        name,
-        shape=(0, *shape),
-        maxshape=(None, *shape),
-        chunks=(length, *shape),
-        dtype=_TYPES[name],
-        compression="gzip",
-        compression_opts=1,
-    )
-
-
 def _chunk_length(x: np.ndarray) -> int:
+    """How many examples make a chunk."""
     return max(1, _CHUNK_BYTES // x[0].nbytes)
 
 
@@ -111,13 +102,24 @@ def _whole_chunks(blocks: Iterable[Block]) -> Iterator[Block]:
         yield rest
 
 
+def _create(file: h5py.File, name: str, shape: tuple[int, ...], step: int) -> h5py.h5d.DatasetID:
+    return file.create_dataset(
+        name,
+        shape=(0, *shape),
+        maxshape=(None, *shape),
+        chunks=(step, *shape),
+        dtype=_TYPES[name],
+        compression="gzip",
+        compression_opts=1,
+    ).id
+
+
 def _compress(
-    piece: tuple[h5py.Dataset, int, np.ndarray],
-) -> tuple[h5py.Dataset, int, bytes]:
-    data, first, part = piece
-    missing = data.chunks[0] - len(part)
-    if missing:  # HDF5 stores the last chunk whole
-        part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+    piece: tuple[h5py.h5d.DatasetID, int, np.ndarray, int],
+) -> tuple[h5py.h5d.DatasetID, int, bytes]:
+    data, first, part, step = piece
+    if len(part) < step:  # HDF5 stores the last chunk whole
+        part = np.concatenate([part, np.zeros((step - len(part), *part.shape[1:]), part.dtype)])
     return data, first, isal_zlib.compress(part, 1)
 
 
