@@ -124,12 +124,10 @@ def _connect(found: dict[Any, Layer], output: Any) -> None:
     """Fill in what depends on the connections, walking back from every layer to those before it."""
     by_name = {layer.name: layer for layer in found.values()}
     for node, layer in found.items():  # in order of execution: sources come first
-        main, shortcut = _sources(found, [n for n, _ in node.next_functions if n is not None])
-        layer.reads = main
-        layer.depth = 1 + max(
-            (by_name[s].depth for s in main + shortcut if s in by_name), default=0
-        )
-    unseen = sum(_sources(found, [output]), [])
+        layer.reads = _sources(found, _before(node))
+        before = _sources(found, _before(node), shortcuts=True)
+        layer.depth = 1 + max((by_name[name].depth for name in before if name != IMAGE), default=0)
+    unseen = _sources(found, [output], shortcuts=True)
     while unseen:
         layer = by_name.get(unseen.pop())
         if layer is not None and not layer.live:
@@ -137,31 +135,35 @@ def _connect(found: dict[Any, Layer], output: Any) -> None:
             unseen += layer.reads + layer.adds
 
 
-def _sources(found: dict[Any, Layer], nodes: list[Any]) -> tuple[list[str], list[str]]:
-    """The layers (or `IMAGE`) nearest before `nodes`: by the main path, and by shortcuts only.
+def _sources(found: dict[Any, Layer], nodes: list[Any], shortcuts: bool = False) -> list[str]:
+    """The layers (or `IMAGE`) nearest before `nodes`, those behind shortcuts only on demand.
 
     Where a shortcut is added to the output of a layer, it is noted as what that layer `adds`.
     """
-    main: dict[str, None] = {}
-    shortcut: dict[str, None] = {}
+    names: dict[str, None] = {}
     seen = set()
-    stack = [(node, main) for node in reversed(nodes)]
+    stack = nodes[::-1]
     while stack:
-        node, names = stack.pop()
+        node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
-        before = [n for n, _ in node.next_functions if n is not None]
+        before = _before(node)
         if node in found:
             names[found[node].name] = None
         elif not before:
             names[IMAGE] = None
         elif node.name().startswith("AddBackward"):  # r.add_(shortcut(x)), r is a layer's output
-            stack += [(before[1], shortcut), (before[0], names)]
-            found[before[0]].adds = _sources(found, [before[1]])[0]
+            layer = found[before[0]]
+            layer.adds = layer.adds or _sources(found, before[1:])
+            stack += before[::-1] if shortcuts else before[:1]
         else:
-            stack += [(n, names) for n in reversed(before)]
-    return list(main), [name for name in shortcut if name not in main]
+            stack += before[::-1]
+    return list(names)
+
+
+def _before(node: Any) -> list[Any]:
+    return [n for n, _ in node.next_functions if n is not None]
 
 
 @contextmanager
