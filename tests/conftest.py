@@ -27,3 +27,13 @@ def tiny(tmp_path_factory) -> Path:
         attributes = {"task": "translation", "split": split, "mode": "independent", "seed": 0}
         hdf5.write(folder / f"{split}.h5", [(x, y)], attributes | {"canvas": 16})
     return folder
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The folder of the real MNIST files, fetched if they are not there yet."""
+    from mg.data import mnist
+
+    folder = Path(__file__).parent.parent / "resources/mnist"
+    mnist.fetch(folder, mnist.SOURCES)
+    return folder

@@ -76,7 +76,7 @@ def test_only_the_schemas_keys_are_accepted():
 
 
 def test_the_paper_configuration_is_the_papers():
-    """Sizes, splits and schedules of the authors' experiments; nothing of the demo shows through."""
+    """Sizes, splits and schedules of the authors' experiments, nothing of the demo."""
     from mg import networks
     from mg.training.recipe import Recipe
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, device_name
 from mg.training.recipe import Recipe
 
-DATA_FACTS = ("task", "split", "mode", "seed", "canvas", "crc32_x", "crc32_y")
+DATA_FACTS = ("task", "split", "mode", "seed", "canvas")
 MODEL_FORMAT = "mg-model-1"
 
 # Every network of every task is fed the same normalisation: mean and standard deviation of the
@@ -81,7 +82,8 @@ class Examples:
         y = torch.from_numpy(np.concatenate([part.y for part in parts]))
         x = x.to(device).sub_(INPUT_MEAN).div_(INPUT_STD)
         facts = [
-            {"examples": len(part.x)} | {key: part.attributes[key] for key in DATA_FACTS}
+            {key: part.attributes[key] for key in DATA_FACTS}
+            | {"examples": len(part.x), "crc32": [zlib.crc32(part.x), zlib.crc32(part.y)]}
             for part in parts
         ]
         return cls(x, y.to(device)), facts

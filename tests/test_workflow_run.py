@@ -1,0 +1,141 @@
+"""The workflow for real, on the smallest data: what is made, and what again after a change."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "run": "tiny",
+    "tasks": ["translation"],
+    "networks": ["sg", "pmg"],
+    "seeds": [0],
+    "data": {"tasks": {"translation": {"train": 32, "valid": 16, "test": 16}}},
+    "training": {"tasks": {"translation": {"epochs": 2, "iterations": 2, "batch": 8}}},
+    "saliency": {"networks": ["pmg"], "examples": 1, "window": 8, "stride": 8},
+    "figures": {"examples": 2},
+}
+
+
+def snakemake(directory: Path, config: dict, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the repository's workflow in another directory with `config` laid over the default."""
+    path = directory / "changed.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")),
+            *("--directory", str(directory), "--configfile", str(path), "--cores", "2"),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+    )
+
+
+def planned(directory: Path, config: dict) -> dict[str, int]:
+    """The number of jobs per rule that Snakemake would run."""
+    done = snakemake(directory, config, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    if "Nothing to be done" in text:
+        return {}
+    table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\n\n", text, re.S).group(1)
+    return {rule: int(number) for rule, number in (line.split() for line in table.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def config(mnist):
+    return TINY | {"mnist": {"directory": str(mnist)}}
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """A directory (with a space in its name) in which the tiny configuration was run."""
+    directory = tmp_path_factory.mktemp("some where")
+    done = snakemake(directory, config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
+
+
+def test_everything_is_made(run):
+    results = run / "results/tiny"
+    model = results / "models/translation/pmg/seed0"
+    for name in ("model.pt", "history.csv", "run.json", "metrics.json", "predictions.h5"):
+        assert (model / name).stat().st_size
+    assert (model / "saliency.h5").exists() and not (model / "checkpoints").exists()
+    for name in ("spatial_transformation", "networks", "claims"):
+        for ending in ("csv", "md", "tex", "html"):
+            assert (results / f"tables/{name}.{ending}").stat().st_size
+    for name in ("examples", "learning_curves", "spatial", "saliency_translation", "cost"):
+        for ending in ("png", "svg"):
+            assert (results / f"figures/{name}.{ending}").stat().st_size
+    assert yaml.safe_load((results / "configuration.yaml").read_text())["run"] == "tiny"
+
+
+def test_the_table_has_a_row_per_network_and_seed(run):
+    table = pandas.read_csv(run / "results/tiny/tables/spatial_transformation.csv")
+    assert list(table.columns) == [
+        *("dataset", "network", "seed", "mean_iu", "mean_acc", "recall", "image_iu", "bce"),
+        *("params", "macs", "train_images", "train_seconds", "device"),
+    ]
+    assert sorted(zip(table.network, table.seed, strict=True)) == [("pmg", 0), ("sg", 0)]
+    assert (table.train_images == 32).all() and table.mean_iu.between(0, 1).all()
+
+
+def test_there_is_nothing_to_be_done_again(run, config):
+    assert planned(run, config) == {}
+
+
+def test_another_seed_trains_only_that_seed(run, config):
+    jobs = planned(run, config | {"seeds": [0, 1]})
+    assert jobs["train"] == jobs["evaluate"] == 2
+    assert "generate" not in jobs
+
+
+def test_another_network_trains_only_that_network(run, config):
+    jobs = planned(run, config | {"networks": ["sg", "pmg", "unet"]})
+    assert jobs["train"] == jobs["evaluate"] == 1
+    assert "generate" not in jobs and "saliency" not in jobs
+
+
+def test_another_task_leaves_the_first_alone(run, config):
+    jobs = planned(run, config | {"tasks": ["translation", "scaling"]})
+    assert (jobs["generate"], jobs["train"]) == (3, 2)
+
+
+def test_a_changed_option_trains_only_its_network(run, config):
+    jobs = planned(run, config | {"architectures": {"sg": {"options": {"width": 5}}}})
+    assert jobs["train"] == jobs["evaluate"] == 1
+    assert "saliency" not in jobs and "generate" not in jobs
+
+
+def test_a_changed_schedule_keeps_the_data(run, config):
+    changed = {"tasks": {"translation": {"epochs": 3}}}
+    jobs = planned(run, config | {"training": changed})
+    assert jobs["train"] == 2 and "generate" not in jobs
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"netwroks": ["pmg"]}, "netwroks"),
+        ({"networks": ["pmg", "resnet"]}, "resnet"),
+        ({"tasks": ["segmentatoin"]}, "segmentatoin"),
+        ({"seeds": []}, "seeds"),
+        ({"run": "a/b"}, "a/b"),
+        ({"run": "$(touch hacked)"}, "touch hacked"),
+        ({"training": {"learning_rate": "1e-3"}}, "learning_rate"),
+        ({"data": {"canvas": -32}}, "canvas"),
+        ({"training": {"tasks": {"translation": {"accumulate": {"pmg": 3}}}}}, "does not divide"),
+    ],
+)
+def test_mistakes_are_named_before_any_job_starts(tmp_path, config, change, message):
+    done = snakemake(tmp_path, config | change)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert not (tmp_path / "results").exists()
