@@ -1,0 +1,299 @@
+"""Building by name: options, errors, initialisation, gradients, export."""
+
+from math import sqrt
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mg.errors import UserError
+from mg.networks import build, check_canvas, count, depth, resolve_dataset
+from mg.networks.counting import layers
+from mg.networks.registry import NETWORKS, RELEASED_NAMES, defaults, skeleton
+
+SMALL = {
+    "unet": {"width": [6, 8, 10]},
+    "umg": {"width": [8, 12, 16]},
+    "pmg": {"width": [6, 5, 4]},
+    "r_pmg": {"width": [6, 5, 4]},
+    "sg": {"width": 5, "grids": 3},
+    "r_sg": {"width": 5, "grids": 3},
+}
+CIFAR = [[6, 5, 4], [6, 5, 4], [6, 5, 4], [8, 6, 5], [8, 11]]
+CLASSIFIERS = {
+    "vgg": {"width": [4, 5, 6, 7, 8]},
+    "resnet": {"width": [4, 5, 6, 7, 8], "dropout": True},
+    "mg": {"width": CIFAR, "n_layer": 2},
+    "r_mg": {"width": CIFAR},
+    "pmg": {"width": CIFAR},
+    "r_pmg": {"width": CIFAR},
+}
+
+
+# ------------------------------------------------------------------------ names and options
+
+
+def test_released_names_mean_the_same_data_sets():
+    assert {resolve_dataset(name).name for name in RELEASED_NAMES} == {
+        name for name in RELEASED_NAMES.values()
+    }
+    assert resolve_dataset("mnist-seg") is resolve_dataset("segmentation")
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "options", "said"),
+    [
+        ("vnet", "segmentation", {}, "pmg, r_pmg, r_sg, sg, umg, unet"),
+        ("unet", "cifar100", {}, "mg, pmg, r_mg, r_pmg, resnet, vgg"),
+        ("unet", "mnist", {}, "segmentation, spatial_transform"),
+        ("unet", ["segmentation"], {}, "segmentation, spatial_transform"),
+        ("unet", "segmentation", {"widths": [4, 8]}, "n_layer, width, classes, initialisation"),
+        ("pmg", "segmentation", {"n_layer": 0}, "n_layer: expected a whole number from 1"),
+        ("pmg", "segmentation", {"n_layer": True}, "got True"),
+        ("pmg", "segmentation", {"n_layer": 1.0}, "got 1.0"),
+        ("pmg", "segmentation", {"blocks": -1}, "blocks: expected a whole number from 0"),
+        ("pmg", "segmentation", {"width": "16,8"}, "width: expected a list of 2 or more"),
+        ("pmg", "segmentation", {"width": [16]}, "width: expected a list of 2 or more"),
+        ("pmg", "segmentation", {"width": [16, -8]}, "got [16, -8]"),
+        ("pmg", "segmentation", {"width": [16, 8], "grids": 3}, "grids is 3"),
+        ("pmg", "segmentation", {"grids": 5}, "one width per grid"),
+        ("umg", "segmentation", {"width": [6, 8, 8]}, "cannot be halved"),
+        ("sg", "segmentation", {"width": 0}, "width: expected a whole number from 1"),
+        ("sg", "segmentation", {"width": 2.5}, "width: expected"),
+        ("pmg", "segmentation", {"initialisation": "best"}, "'unit', 'released'"),
+        ("resnet", "cifar10", {"dropout": 1}, "expected one of False, True"),
+        ("vgg", "cifar10", {"width": [4, 4]}, "list of 5 positive"),
+        ("mg", "cifar10", {"width": "narrow"}, "'published', 'released'"),
+        ("mg", "cifar10", {"width": [[4, 4, 4]] * 5}, "of 3, 3, 3, 3, 2 widths"),
+        ("mg", "cifar10", {"width": [[4, 4, "4"]] * 5}, "width, block 1: expected"),
+        ("r_mg", "imagenet", {"depth": 50}, "expected one of 18, 34"),
+        ("r_pmg_seg", "imagenet", {"shortcut": "C"}, "'A', 'B'"),
+    ],
+)
+def test_mistakes_are_told_with_what_there_is(network, dataset, options, said):
+    with pytest.raises(UserError) as error:
+        build(network, dataset, **options)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_none_means_the_default():
+    nothing = dict.fromkeys(defaults("pmg", "rotation"))
+    assert count(skeleton("pmg", "rotation", **nothing), (1, 64, 64)) == count(
+        skeleton("pmg", "rotation"), (1, 64, 64)
+    )
+
+
+@pytest.mark.parametrize(("network", "options"), SMALL.items())
+@pytest.mark.parametrize(("dataset", "classes"), [("segmentation", 10), ("translation", 1)])
+def test_mnist_networks_map_images_to_one_plane_per_class(network, options, dataset, classes):
+    model = build(network, dataset, **options)
+    assert model(torch.rand(2, 1, 16, 24)).shape == (2, classes, 16, 24)
+
+
+@pytest.mark.parametrize(("network", "options"), CLASSIFIERS.items())
+def test_classifiers_map_images_to_one_number_per_class(network, options):
+    model = build(network, "cifar10", classes=7, **options)
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+
+
+@given(
+    widths=st.lists(st.integers(1, 9), min_size=2, max_size=4),
+    n_layer=st.integers(1, 3),
+    blocks=st.integers(0, 3),
+    residual=st.booleans(),
+)
+@settings(max_examples=15, deadline=None)
+def test_depth_of_progressive_networks_and_their_controls(widths, n_layer, blocks, residual):
+    options = {"n_layer": n_layer, "blocks": blocks}
+    units = (2 * len(widths) - 1 + blocks) * n_layer
+    for name in ("pmg", "sg"):
+        width = widths if name == "pmg" else 3
+        network = "r_" * residual + name
+        model = skeleton(network, "scaling", width=width, grids=len(widths), **options)
+        size = 2 ** (len(widths) - 1)
+        assert depth(model, (1, size, size)) == 1 + units * (1 + residual)
+
+
+@pytest.mark.parametrize("network", ["sg", "r_sg"])
+@pytest.mark.parametrize("options", [{}, {"n_layer": 2}, {"width": [16, 8, 8], "blocks": 1}])
+def test_controls_have_the_parameters_of_what_they_control(network, options):
+    def parameters(name, **options):
+        return count(skeleton(name, "segmentation", **options), (1, 64, 64)).parameters
+
+    model = skeleton(network, "segmentation", **options)
+    width = model[0].stems[0].conv.out_channels
+    goal = parameters(network.replace("sg", "pmg"), **options)
+    grids = len(options.get("width", range(4)))
+    rest = {k: v for k, v in options.items() if k != "width"}
+
+    def off(w):
+        return abs(parameters(network, width=w, grids=grids, **rest) - goal)
+
+    assert off(width) == min(map(off, range(width - 3, width + 4)))
+    assert off(width) < 0.05 * goal
+
+
+def test_canvas_must_be_divisible():
+    check_canvas("unet", "rotation", 64)
+    check_canvas("sg", "rotation", 63)
+    check_canvas("pmg", "rotation", 36, width=[4, 4, 4])
+    with pytest.raises(UserError, match="multiple of 8"):
+        check_canvas("unet", "rotation", 36)
+    with pytest.raises(UserError, match="multiple of 8"):
+        check_canvas("umg", "rotation", 36)
+    with pytest.raises(UserError, match="32 x 32"):
+        check_canvas("mg", "cifar10", 36)
+
+
+@pytest.mark.parametrize("network", SMALL)
+def test_the_smallest_canvas_that_passes_the_check_works(network):
+    size = skeleton(network, "rotation", **SMALL[network]).size_multiple
+    check_canvas(network, "rotation", size, **SMALL[network])
+    model = build(network, "rotation", **SMALL[network]).eval()
+    assert model(torch.rand(1, 1, size, size)).shape == (1, 1, size, size)
+
+
+# ------------------------------------------------------------------------ weights
+
+
+def test_the_seed_decides_the_weights():
+    def weights(seed):
+        torch.manual_seed(seed)
+        return build("r_pmg", "rotation", width=[4, 3]).state_dict()
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["0.stems.0.conv.weight"], other["0.stems.0.conv.weight"])
+
+
+def test_nothing_is_left_uninitialised(monkeypatch):
+    """Memory that nobody wrote is made visible as NaN."""
+    to_empty = nn.Module.to_empty
+
+    def poisoned(self, **options):
+        model = to_empty(self, **options)
+        for tensor in model.state_dict().values():
+            tensor.fill_(torch.nan if tensor.is_floating_point() else 99)
+        return model
+
+    monkeypatch.setattr(nn.Module, "to_empty", poisoned)
+    for scheme in ("unit", "released"):
+        for network, dataset, options in (
+            ("umg", "rotation", SMALL["umg"]),
+            ("r_mg", "cifar10", CLASSIFIERS["r_mg"]),
+        ):
+            model = build(network, dataset, initialisation=scheme, **options)
+            for name, tensor in model.state_dict().items():
+                assert tensor.isfinite().all() and not (tensor == 99).any(), name
+
+
+def test_initialisation_follows_its_description():
+    torch.manual_seed(0)
+    unit = build("unet", "segmentation", initialisation="unit")
+    released = build("unet", "segmentation", initialisation="released")
+    residual = build("r_pmg", "segmentation", initialisation="released")
+    for model in (unit, released):
+        conv = model.down[2][0].convs[0].conv  # 128 -> 256, 3x3
+        assert conv.weight.std().item() == pytest.approx(sqrt(2 / (9 * 256)), rel=0.02)
+        assert not conv.bias.any()
+        assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+    norms = [m for m in released.modules() if isinstance(m, nn.BatchNorm2d)]
+    scales = torch.cat([m.weight for m in norms])
+    assert scales.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert 0 <= scales.min() < 0.01 and 0.99 < scales.max() <= 1
+    assert not any(m.bias.any() for m in norms)
+    up = released.up[0][0].conv  # 512 -> 256, 2x2
+    bound = 1 / sqrt(4 * 512)
+    assert 0.99 * bound < up.weight.abs().max() <= bound and up.bias.any()
+    assert unit.up[0][0].conv.weight.std().item() == pytest.approx(sqrt(2 / (4 * 256)), rel=0.02)
+    for model, eps in ((unit, 1e-3), (residual, 1e-5)):
+        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+            assert norm.eps == eps and norm.weight.eq(1).all() and norm.bias.eq(0).all()
+
+
+def test_dropout_is_active_in_training_only():
+    model = build("resnet", "cifar10", dropout=True, width=[4, 8, 8, 8, 8])
+    rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    assert rates == [0.1, 0.2, 0.3, 0.4]
+    image = torch.rand(2, 3, 32, 32)
+    model.eval()
+    assert torch.equal(model(image), model(image))
+    for module in model.modules():
+        module.training = isinstance(module, nn.Dropout)
+    assert not torch.equal(model(image), model(image))
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "options"),
+    [(name, "segmentation", options) for name, options in SMALL.items()]
+    + [(name, "cifar10", options) for name, options in CLASSIFIERS.items()],
+)
+def test_gradients_reach_every_live_parameter_and_no_other(network, dataset, options):
+    """Biases before a batch norm do nothing in training: here the statistics are fixed."""
+    torch.manual_seed(3)
+    model = build(network, dataset, **options).eval()
+    spec = resolve_dataset(dataset)
+    size = 32
+    live = {}
+    for layer in layers(model, (spec.channels, size, size)):
+        live[layer.name] = layer.live
+        live[layer.name.removesuffix("conv") + "bn"] = layer.live
+    model(torch.rand(4, spec.channels, size, size)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None and parameter.grad.any().item()) == live[
+            name.rpartition(".")[0]
+        ], name
+
+
+def test_every_network_trains_with_all_its_parameters_present():
+    """What is left out has parameters and statistics in the state dict all the same."""
+    names = build("pmg", "rotation", width=[4, 3, 2]).state_dict().keys()
+    assert {"6.convs.2.conv.weight", "6.convs.2.bn.running_mean", "7.convs.1.conv.bias"} <= names
+    assert {family: len(networks) for family, networks in NETWORKS.items()} == {
+        "mnist": 6,
+        "cifar": 6,
+        "imagenet": 2,
+    }
+
+
+# ------------------------------------------------------------------------ export
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "shape"),
+    [
+        ("umg", "segmentation", (2, 1, 16, 16)),
+        ("r_pmg", "segmentation", (2, 1, 16, 16)),
+        ("r_mg", "cifar10", (2, 3, 32, 32)),
+    ],
+)
+def test_export(network, dataset, shape):
+    options = (SMALL if dataset == "segmentation" else CLASSIFIERS)[network]
+    model = build(network, dataset, **options).eval()
+    image = torch.rand(shape)
+    exported = torch.export.export(model, (image,))
+    torch.testing.assert_close(exported.module()(image), model(image))
+
+
+@pytest.mark.parametrize("network", ["pmg", "unet"])
+def test_compile_forward_and_backward(network):
+    """The graph is captured whole, with its gradients; no compiler is needed for that."""
+    model = build(network, "segmentation", **SMALL[network]).eval()
+    image = torch.rand(2, 1, 16, 16)
+    expected = model(image)
+    expected.square().sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+
+    output = compiled(image)
+    output.square().sum().backward()
+
+    torch.testing.assert_close(output, expected)
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    for ours, theirs in zip(found, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,67 @@
+"""The table of networks and its printed forms."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from mg.errors import UserError
+from mg.networks.table import COLUMNS, FORMATS, NETWORKS, format_rows, published, rows
+
+
+@pytest.fixture(scope="module")
+def table():
+    return rows()
+
+
+def test_every_published_number_is_in_the_table(table):
+    shown = {
+        (row["name"], m, v) for row in table for m, v in (row["published_results"] or {}).items()
+    }
+    assert shown == {(e["name"], e["metric"], e["value"]) for e in published()}
+    assert len(shown) == 14
+    assert len(table) == len(NETWORKS) + 3  # ResNet-50, WRN-34 and the unnamed one
+
+
+def test_our_counts_equal_the_published_ones(table):
+    cifar = [row for row in table if row["multiply_adds_512_256"] is not None]
+    assert [row["name"] for row in cifar] == [
+        *("MG-6", "MG-11", "MG-16", "MG-21"),
+        *("R-MG-12", "R-MG-22", "R-MG-32", "R-MG-42"),
+    ]
+    for row in cifar:
+        assert row["depth"] == int(row["name"].split("-")[-1])
+        assert abs(row["parameters_difference_percent"]) <= 0.05
+        assert row["multiply_adds_512_256_difference_percent"] == 0
+        assert row["multiply_adds"] > row["multiply_adds_512_256"]
+    (imagenet,) = [row for row in table if row["name"] == "R-MG-34"]
+    assert imagenet["parameters_difference_percent"] == 0
+    assert imagenet["multiply_adds_difference_percent"] == 0
+
+
+def test_json_is_the_rows(table):
+    assert json.loads(format_rows(table, "json")) == table
+
+
+def test_csv_has_one_line_per_row(table):
+    lines = list(csv.DictReader(io.StringIO(format_rows(table, "csv"))))
+    assert len(lines) == len(table)
+    assert list(lines[0]) == list(COLUMNS)
+    line = next(line for line in lines if line["name"] == "MG-11")
+    assert (line["options"], line["parameters"], line["depth"]) == ("n_layer 2", "20460948", "11")
+
+
+def test_text_and_markdown_align(table):
+    text = format_rows(table, "text").splitlines()
+    start = text[0].index("parameters") + len("parameters")
+    assert all(len(line) < start or line[start - 1] != " " for line in text[2 : 2 + len(NETWORKS)])
+    markdown = [line for line in format_rows(table, "markdown").splitlines() if line[:1] == "|"]
+    assert len(markdown) == len(table) + 2
+    assert {line.count("|") for line in markdown} == {len(COLUMNS) + 1}
+    assert "{512, 256}" in format_rows(table, "markdown")
+
+
+def test_an_unknown_format_is_told_with_those_there_are(table):
+    with pytest.raises(UserError, match=", ".join(FORMATS)):
+        format_rows(table, "yaml")

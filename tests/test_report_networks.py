@@ -1,0 +1,93 @@
+"""Drawings of networks, tables of their layers, receptive fields."""
+
+import csv
+
+import matplotlib.image
+import pytest
+
+from mg.errors import UserError
+from mg.networks import count
+from mg.networks.registry import skeleton
+from mg.report import networks
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "options", "shape"),
+    [
+        ("umg", "segmentation", {}, (1, 64, 64)),
+        ("r_pmg_seg", "imagenet", {"shortcut": "B"}, (3, 224, 224)),
+        ("mg", "cifar100", {}, (3, 32, 32)),
+    ],
+)
+def test_the_table_of_layers_adds_up(network, dataset, options, shape):
+    rows = networks.layer_table(network, dataset, options)
+    counts = count(skeleton(network, dataset, **options), shape)
+    assert sum(row["parameters"] for row in rows) == counts.parameters
+    assert sum(row["multiply_adds"] for row in rows) == counts.multiply_adds
+    text = networks.format_layers(rows)
+    assert len(text.splitlines()) == len(rows) + 4
+    assert f"{counts.parameters:,}" in text.splitlines()[-1]
+    assert text.count("cannot influence the output") == sum(not row["live"] for row in rows)
+
+
+def test_a_row_of_the_table():
+    row = networks.layer_table("unet", "segmentation", {})[4]
+    assert row == {
+        "name": "up.0.0.conv",
+        "type": "transposed conv 2x2",
+        "in": 512,
+        "out": 256,
+        "kernel": 2,
+        "stride": 2,
+        "size": "16x16",
+        "depth": 5,
+        "parameters": 512 * 256 * 4 + 3 * 256,
+        "multiply_adds": 512 * 256 * 4 * 64,
+        "live": True,
+    }
+
+
+@pytest.mark.parametrize("network", ["umg", "r_pmg"])
+def test_describe_draws_and_lists(network, tmp_path, capsys):
+    prefix = tmp_path / network
+    options = {"width": [8, 8, 8] if network == "umg" else [8, 4]}
+    if network == "umg":
+        networks.draw_network(network, "segmentation", options, prefix)
+    else:
+        networks.describe(network, "segmentation", options, prefix)
+        assert "multiply-adds" in capsys.readouterr().out
+        with open(f"{prefix}.csv", newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == len(networks.layer_table(network, "segmentation", options))
+        assert (tmp_path / "r_pmg_receptive_field.png").exists()
+    image = matplotlib.image.imread(f"{prefix}.png")
+    assert image.shape[1] > 1000 and 0.6 < image[..., :3].mean() < 0.999
+    svg = prefix.with_suffix(".svg").read_text(encoding="utf-8")
+    assert "multiply-adds" in svg and "64 × 64" in svg
+
+
+def test_drawing_shows_every_layer(tmp_path):
+    networks.draw_network("pmg", "rotation", {"width": [23, 17]}, tmp_path / "pmg")
+    svg = (tmp_path / "pmg.svg").read_text(encoding="utf-8")
+    assert svg.count(">23<") == 5
+    assert svg.count(">17<") == 6
+    assert "without influence" in svg
+
+
+def test_unknown_networks_are_an_error(tmp_path):
+    with pytest.raises(UserError, match="no network 'vnet'"):
+        networks.describe("vnet", "segmentation", {}, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_receptive_fields_grow_as_theory_says():
+    """Without coarser grids by two pixels per layer; with them, doubled by each further grid."""
+    single = networks.receptive_field("sg", "rotation", {"width": 8, "grids": 2}, canvas=32)
+    assert single == [(depth, 2 * depth + 1) for depth in range(1, 8)]
+    assert networks.receptive_fields_by_grids(4) == [(3, 12), (4, 24), (5, 48)]
+
+
+def test_receptive_field_of_unet_is_smaller_than_the_canvas():
+    fields = networks.receptive_field("unet", "rotation", {"width": [8] * 4})
+    assert fields == [(1, 3), (9, 46), (10, 46), (11, 46)]
+    assert networks.receptive_field("pmg", "rotation", {"width": [8] * 4})[-1] == (11, 64)
