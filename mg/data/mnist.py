@@ -1,7 +1,6 @@
 """MNIST: bring the four files from the first source that serves them, verify them, read them."""
 
 import errno
-import gzip
 import hashlib
 import http.client
 import re
@@ -323,7 +322,7 @@ def _member(content: IO[bytes]) -> Iterator[bytes]:
 def _readable() -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise _SourceError(f"the archive is damaged ({error})") from error
 
 
