@@ -203,8 +203,7 @@ def segmentation_panel(
             ):
                 predicted = prediction[i] >= 0.5
                 above.imshow(_digits(predicted))
-                below.imshow(_errors(predicted, truth))
-                below.spines[:].set(visible=True, color=style.PALE, linewidth=0.6)
+                _framed(below, _errors(predicted, truth))
                 _score(below, predicted, truth)
             for axis, text, x in (
                 (upper[0], "input", -0.12),
@@ -393,7 +392,8 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
         "colour of a point marked on the output, the parts of the input that change the output "
         f"there when a {window}×{window} window of noise covers them (moved in steps of {stride}): "
         "the more saturated, the more, in ten levels by rank. Input and output are drawn inverted. "
-        "Shown are the first test images for which most networks give an output to ask about."
+        "Shown are the first test images for which most networks give an output to ask about, that "
+        "is one with pixels above 0.4."
     )
     with style.settings():
         rows = [(i, network) for i in indices for network in networks] or [(None, networks[0])]
@@ -405,12 +405,14 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
         for (index, network), row in zip(rows, axes, strict=True):
             _row_label(row[0], network_name(network), fontsize=8)
             k = places[network].get(index)
-            if k is None:
-                for axis in row[1:]:
-                    axis.set_visible(False)
-                _absent(row[0], "no output\nabove 0.4")
-            else:
+            if k is not None:
                 _saliency_row(row, {name: stored[network][name][k] for name in _MAPS})
+                continue
+            _absent(row[1], "none above\n0.4")
+            for other, place in places.items():  # the same test set
+                if index in place:
+                    _framed(row[0], 1 - stored[other]["input"][place[index], 0])
+                    break
         return style.save(figure, prefix, caption)
 
 
@@ -419,15 +421,19 @@ _MAPS = ("input", "output", "points", "map")
 
 def _saliency_row(row: Sequence[Axes], maps: dict[str, np.ndarray]) -> None:
     image = maps["input"][0]
-    row[0].imshow(1 - image, cmap="gray", vmin=0, vmax=1)
-    row[1].imshow(1 - maps["output"][0], cmap="gray", vmin=0, vmax=1)
+    _framed(row[0], 1 - image)
+    _framed(row[1], 1 - maps["output"][0])
     for (y, x), hue in zip(maps["points"], HUES, strict=True):
         colour = hsv_to_rgb((hue, 1, 0.9))
         row[1].plot(x, y, "s", ms=3, mfc=colour, mec="black", mew=0.4)
     for axis, attention, hue in zip(row[2:], maps["map"], HUES, strict=True):
-        axis.imshow(saliency_image(attention, image, hue))
-    for axis in row:
-        axis.spines[:].set(visible=True, color=style.PALE, linewidth=0.6)
+        _framed(axis, saliency_image(attention, image, hue))
+
+
+def _framed(axis: Axes, image: np.ndarray) -> None:
+    """Draw an image of light background."""
+    _grey(axis, image)
+    axis.spines[:].set(visible=True, color=style.PALE, linewidth=0.6)
 
 
 def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) -> str:
@@ -541,7 +547,9 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         else "One seed per network."
     )
     with style.settings():
-        figure, axes = _plots(len(tasks), len(panels), 1.65, 1.35, caption, gap=0.5, right=0.95)
+        figure, axes = _plots(
+            len(tasks), len(panels), 1.65, 1.35, caption, gap=0.5, right=0.95, above=0.42
+        )
         for task, row in zip(tasks, axes, strict=True):
             for axis, (key, title) in zip(row, panels.items(), strict=True):
                 for network in networks:
@@ -566,9 +574,10 @@ def _plots(
     *,
     gap: float,
     right: float = 0.1,
+    above: float = 0.27,
 ) -> tuple[Figure, np.ndarray]:
     """Axes of equal size with room for labels, a heading per row, and the caption; in inches."""
-    left, above, between = 0.6, 0.42, 0.9
+    left, between = 0.6, above + 0.45
     width = left + columns * panel_width + (columns - 1) * gap + right
     below = style.note_height(caption, width) + 0.42
     height = above + rows * panel_height + (rows - 1) * between + below
@@ -599,7 +608,10 @@ def _heading(axis: Axes, text: str, above: float = 6) -> None:
 
 
 def _log_scale(axis: Axes) -> None:
-    """Logarithmic, with plain numbers at 1, 2 and 5."""
+    """Logarithmic with plain numbers at 1, 2 and 5, where the values span a range worth it."""
+    low, high = axis.dataLim.intervaly
+    if not high > 4 * low > 0:
+        return
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -763,6 +775,7 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
                 color=look.colour,
                 marker=look.marker,
                 ls="none",
+                clip_on=False,
                 ms=5,
                 elinewidth=1,
                 mec="white",
