@@ -7,6 +7,7 @@ The newer layout of HDF5 (1.10) is asked for, since it checksums its own structu
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,10 +57,7 @@ def write(
         UserError: the file cannot be written.
     """
     checksums = dict.fromkeys(_TYPES, 0)
-    with (
-        atomic_path(path) as temporary,
-        h5py.File(temporary, "w", libver=("v110", "v110")) as file,
-    ):
+    with atomic_path(path) as temporary, _created(temporary) as file:
 
         def pieces() -> Iterator[tuple[h5py.h5d.DatasetID, int, np.ndarray, int]]:
             sets = {}
@@ -83,6 +81,31 @@ def write(
         file.attrs.update({**attributes, "format": FORMAT})
 
 
+@contextmanager
+def _created(path: Path) -> Iterator[h5py.File]:
+    """A new file; without time stamps, so that the same content gives the same bytes."""
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    file = h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+    try:
+        yield file
+    except OSError as error:
+        raise OSError(_reason(error)) from error
+    finally:
+        try:
+            file.close()
+        except RuntimeError as error:  # what h5py raises when the last writes fail
+            raise OSError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, if HDF5's long message tells, else its first line."""
+    number = re.search(r"errno = (\d+)", str(error))
+    return os.strerror(int(number[1])) if number else str(error).strip("'\"").splitlines()[0]
+
+
 def _chunk_length(x: np.ndarray) -> int:
     """How many examples make a chunk."""
     return max(1, _CHUNK_BYTES // x[0].nbytes)
@@ -92,6 +115,8 @@ def _whole_chunks(blocks: Iterable[Block]) -> Iterator[Block]:
     """Cut the blocks anew, so that all but the last fill their chunks."""
     rest: Block | None = None
     for x, y in blocks:
+        if not len(x):
+            continue
         if rest is not None:
             x, y = np.concatenate([rest[0], x]), np.concatenate([rest[1], y])
         whole = len(x) - len(x) % _chunk_length(x)
@@ -161,8 +186,8 @@ def _opened(path: str | os.PathLike) -> Iterator[h5py.File]:
             _check(file, size)
             yield file
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, isal_zlib.error) as error:
-        reason = str(error).strip("'\"").splitlines()[0] if str(error) else "empty"
-        raise UserError(f"{path} is no intact data set of `mg`: {reason}; {again}") from error
+        message = f"{path} is no intact data set of `mg`: {_reason(error)}; {again}"
+        raise UserError(message) from error
 
 
 def _check(file: h5py.File, size: int) -> None:

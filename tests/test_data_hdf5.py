@@ -1,0 +1,300 @@
+"""The data set's file: what goes in comes out, others can read it, and damage is found."""
+
+import subprocess
+import sys
+import time
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mg.data import hdf5
+from mg.errors import UserError
+
+ATTRIBUTES = {"task": "segmentation", "seed": 1, "scale": (0.5, 1.25), "threshold": 0.3}
+
+
+def examples(count, side=64, classes=10, seed=0):
+    """Sparse inputs and targets."""
+    random = np.random.default_rng(seed)
+    x = random.random((count, 1, side, side), np.float32)
+    x *= random.random(x.shape) < 0.2
+    return x, (random.random((count, classes, side, side)) < 0.02).astype(np.uint8)
+
+
+@pytest.fixture
+def written(tmp_path):
+    x, y = examples(40)
+    path = tmp_path / "set.h5"
+    hdf5.write(path, [(x, y)], ATTRIBUTES)
+    return path, x, y
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("sizes", [[1], [16], [40], [7, 30, 1, 16, 3], [0, 5, 0]])
+def test_blocks_of_any_size_come_back_as_one(sizes, workers, tmp_path):
+    x, y = examples(sum(sizes))
+    ends = np.cumsum(sizes)[:-1]
+    blocks = zip(np.split(x, ends), np.split(y, ends), strict=True)
+    hdf5.write(tmp_path / "set.h5", blocks, ATTRIBUTES, workers)
+    data = hdf5.load(tmp_path / "set.h5")
+    assert np.array_equal(data.x, x) and data.x.dtype == np.float32
+    assert np.array_equal(data.y, y) and data.y.dtype == np.uint8
+    assert data.attributes == {
+        **{"task": "segmentation", "seed": 1, "scale": [0.5, 1.25], "threshold": 0.3},
+        "format": hdf5.FORMAT,
+    }
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.integers(1, 90),
+    st.sampled_from([1, 3, 17, 200]),
+    st.integers(1, 3),
+    hnp.arrays(np.float32, 50, elements=st.floats(0, 1, width=32)),
+    st.integers(0, 100),
+)
+def test_any_content_comes_back(tmp_path, count, side, classes, values, first):
+    x = np.resize(values, (count, 1, side, side))
+    y = (np.resize(values, (count, classes, side, side)) > 0.5).astype(np.uint8)
+    hdf5.write(tmp_path / "any.h5", [(x, y)], {})
+    whole, start = hdf5.load(tmp_path / "any.h5"), hdf5.load(tmp_path / "any.h5", count=first)
+    assert np.array_equal(whole.x, x) and np.array_equal(whole.y, y)
+    assert np.array_equal(start.x, x[:first]) and np.array_equal(start.y, y[:first])
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=20)
+values = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    st.lists(st.floats(allow_nan=False), min_size=1, max_size=5),
+)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.dictionaries(names.filter(lambda name: name != "format"), values, max_size=5))
+def test_any_attributes_come_back(tmp_path, attributes):
+    hdf5.write(tmp_path / "any.h5", [examples(1, 4, 1)], attributes)
+    assert hdf5.load(tmp_path / "any.h5").attributes == attributes | {"format": hdf5.FORMAT}
+
+
+def test_plain_h5py_reads_it_without_plugins(written):
+    path, x, y = written
+    with h5py.File(path) as file:
+        assert np.array_equal(file["x"][:], x) and np.array_equal(file["y"][3:20, 4], y[3:20, 4])
+        assert file["x"].compression == file["y"].compression == "gzip"
+        assert file["x"].attrs["crc32"] == zlib.crc32(x)
+        assert file["y"].attrs["crc32"] == zlib.crc32(y)
+
+
+def test_sparse_content_is_compact(written):
+    path, x, y = written
+    assert path.stat().st_size < (x.nbytes + y.nbytes) / 4
+
+
+def test_same_content_gives_the_same_bytes(written, tmp_path):
+    path, x, y = written
+    again = tmp_path / "again.h5"
+    time.sleep(1.1)  # HDF5 would stamp the time in seconds
+    hdf5.write(again, [(x, y)], ATTRIBUTES, workers=2)
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_failed_writing_leaves_nothing(tmp_path):
+    def broken():
+        yield examples(20)
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        hdf5.write(tmp_path / "set.h5", broken(), ATTRIBUTES)
+    assert not list(tmp_path.iterdir())
+
+
+def assert_refused(path, *words):
+    with pytest.raises(UserError) as caught:
+        hdf5.load(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_missing_file_and_directory(tmp_path):
+    assert_refused(tmp_path / "none.h5", "No such file")
+    assert_refused(tmp_path, "Is a directory")
+
+
+def test_any_truncation_is_found(written):
+    path, _, _ = written
+    content = path.read_bytes()
+    for length in (0, 1, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        assert_refused(path, "make it again")
+
+
+def test_any_flipped_bit_is_found_or_harmless(written):
+    path, x, y = written
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    places = np.concatenate([np.arange(0, 3000, 13), random.integers(0, len(content), 150)])
+    found = 0
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        try:
+            data = hdf5.load(path)
+        except UserError as error:
+            found += 1
+            assert "\n" not in str(error)
+        else:
+            assert np.array_equal(data.x, x) and np.array_equal(data.y, y)
+    assert found > len(places) / 2
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=3000), st.booleans())
+def test_foreign_bytes_are_refused(tmp_path, content, signed):
+    path = tmp_path / "foreign.h5"
+    path.write_bytes((b"\x89HDF\r\n\x1a\n" if signed else b"") + content)
+    assert_refused(path, "make it again")
+
+
+def test_altered_content_is_found_though_every_chunk_is_sound(written):
+    path, _, _ = written
+    with h5py.File(path, "r+") as file:
+        file["x"][5, 0, 10, 10] += 0.5
+    assert_refused(path, "checksum of x")
+    assert len(hdf5.load(path, verify=False).x) == 40
+
+
+def rewritten(path, change):
+    """A file like ours, but for what `change` does to it."""
+    x, y = examples(4, 8, 1)
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = hdf5.FORMAT
+        for name, part in (("x", x), ("y", y)):
+            data = file.create_dataset(name, data=part, chunks=part.shape, compression="gzip")
+            data.attrs["crc32"] = np.uint32(zlib.crc32(part))
+        change(file)
+    return path
+
+
+def replaced(name, **options):
+    def change(file):
+        del file[name]
+        file.create_dataset(name, **options)
+
+    return change
+
+
+def linked(kind):
+    def change(file):
+        del file["x"]
+        file["x"] = kind
+
+    return change
+
+
+UNLIKE_OURS = {
+    "unmarked": (lambda file: file.attrs.pop("format"), "not marked"),
+    "without targets": (lambda file: file.pop("y"), "no data set y"),
+    "external link": (linked(h5py.ExternalLink("/etc/passwd", "/x")), "no data set x"),
+    "soft link": (linked(h5py.SoftLink("/y")), "no data set x"),
+    "group": (lambda file: (file.pop("x"), file.create_group("x")), "x is not a data set"),
+    "doubles": (replaced("x", data=np.zeros((4, 1, 8, 8))), "x is not a data set of float32"),
+    "flat": (replaced("x", data=np.zeros((4, 64), np.float32)), "four dimensions"),
+    "not chunked": (replaced("x", data=np.zeros((4, 1, 8, 8), np.float32)), "chunks"),
+    "shuffled": (
+        replaced(
+            "x",
+            data=np.zeros((4, 1, 8, 8), np.float32),
+            **dict(chunks=(4, 1, 8, 8), compression="gzip", shuffle=True),
+        ),
+        "deflate alone",
+    ),
+    "gigantic": (
+        replaced("x", shape=(2**40, 1, 8, 8), chunks=(4, 1, 8, 8), dtype="f4", compression="gzip"),
+        "more than the file holds",
+    ),
+    "gigantic chunks": (
+        replaced(
+            "x",
+            shape=(4, 1, 2**15, 2**13),
+            chunks=(1, 1, 2**15, 2**13),
+            dtype="f4",
+            compression="gzip",
+        ),
+        "more than the file holds",
+    ),
+    "missing chunks": (
+        replaced("x", shape=(4, 1, 8, 8), chunks=(2, 1, 8, 8), dtype="f4", compression="gzip"),
+        "more than the file holds",
+    ),
+    "fewer targets": (
+        replaced(
+            "y",
+            data=np.zeros((3, 1, 8, 8), np.uint8),
+            **dict(chunks=(3, 1, 8, 8), compression="gzip"),
+        ),
+        "do not belong together",
+    ),
+    "without checksum": (lambda file: file["x"].attrs.pop("crc32"), "crc32"),
+}
+
+
+def test_a_file_like_ours_is_read(tmp_path):
+    assert len(hdf5.load(rewritten(tmp_path / "like.h5", lambda file: None)).x) == 4
+
+
+@pytest.mark.parametrize("kind", UNLIKE_OURS)
+def test_a_file_unlike_ours_is_refused(kind, tmp_path):
+    change, reason = UNLIKE_OURS[kind]
+    assert_refused(rewritten(tmp_path / "unlike.h5", change), reason)
+
+
+def test_a_chunk_that_swells_is_refused(tmp_path):
+    """A bomb: the chunk inflates to more than its declared size."""
+    path = rewritten(tmp_path / "bomb.h5", lambda file: None)
+    with h5py.File(path, "r+") as file:
+        bomb = zlib.compress(bytes(10_000_000))
+        file["x"].id.write_direct_chunk((0, 0, 0, 0), bomb)
+    assert_refused(path, "damaged")
+
+
+FILL_THE_DISK = """
+import resource, signal, sys
+import numpy as np
+from mg.data import hdf5
+from mg.errors import UserError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+x = np.random.default_rng(0).random((200, 1, 64, 64), np.float32)
+try:
+    hdf5.write(sys.argv[1], [(x, x.astype(np.uint8))], {})
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_takes_no_more_is_said_in_one_line(tmp_path):
+    """The limit on a file's size stands in for a full disk."""
+    path = tmp_path / "large.h5"
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, path], capture_output=True, text=True
+    )
+    assert done.stdout == f"cannot write {path}: File too large\n"
+    assert not list(tmp_path.iterdir())
