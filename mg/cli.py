@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_fetch, _generate, _networks, _describe, _train, _evaluate, _saliency),
-        *(_table, _figure),
+        *(_table, _figure, _show),
     ):
         add(commands)
     return parser
@@ -401,3 +401,18 @@ def _figure(commands) -> None:
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
     parser.add_argument("--examples", type=int, help="how many, from the first of a set")
     parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
+
+
+def _show(commands) -> None:
+    def run(settings) -> None:
+        from mg.report import show
+
+        print(show.show(settings.file))
+        if settings.images:
+            show.show_images(settings.file, settings.images)
+
+    parser = _command(commands, "show", run, "say what a file of a run holds")
+    parser.add_argument("file", type=Path, help="HDF5, JSON, CSV or model file")
+    parser.add_argument(
+        "--images", type=Path, help="also draw its first images: prefix of PNG, SVG"
+    )
