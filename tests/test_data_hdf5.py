@@ -106,7 +106,7 @@ def test_same_content_gives_the_same_bytes(written, tmp_path):
     path, x, y = written
     again = tmp_path / "again.h5"
     time.sleep(1.1)  # HDF5 would stamp the time in seconds
-    hdf5.write(again, [(x, y)], ATTRIBUTES, workers=2)
+    hdf5.write(again, [(x, y)], ATTRIBUTES)
     assert path.read_bytes() == again.read_bytes()
 
 
