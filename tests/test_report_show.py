@@ -1,6 +1,5 @@
 """`show` on every kind of file that a run leaves behind, whole and damaged."""
 
-
 import pytest
 import torch
 from test_evaluation_predict import save_data, save_model
