@@ -105,7 +105,7 @@ def test_classifiers_map_images_to_one_number_per_class(network, options):
     blocks=st.integers(0, 3),
     residual=st.booleans(),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_depth_of_progressive_networks_and_their_controls(widths, n_layer, blocks, residual):
     options = {"n_layer": n_layer, "blocks": blocks}
     units = (2 * len(widths) - 1 + blocks) * n_layer

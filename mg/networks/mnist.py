@@ -16,6 +16,7 @@ units of pmg and r_pmg, one grid, one width throughout, and as close to as many 
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from mg.networks.pyramid import (
     Pyramid,
     ResidualMultigridUnit,
     TakeGrid,
-    Unit,
     block,
     coarse_to_fine,
     leave_out_unread,
@@ -61,15 +61,17 @@ class UpConv(nn.ModuleList):
 class UNet(nn.Module):
     """Encoder-decoder over pyramids; with one grid per level it is U-Net.
 
-        image ──▶ down 1 ───────────────── skip ─────────────────▶ concatenate, merge ──▶ head
-                     └ pool ▶ down 2 ────── skip ──────▶ concatenate, merge, up ┘
-                                 └ pool ▶ down 3 ... up ┘
+        image ─▶ down ─┬───────────────── skip ────────────────▶ ‖ ─▶ merge ─▶ head
+                       └ pool ─▶ down ─┬─── skip ───▶ ‖ ─▶ merge ─▶ up ┘
+                                       └ pool ─▶ down ─▶ up ┘
+
+    ‖ concatenates grid by grid, the skip first. Where the next level has fewer grids, the coarsest
+    are dropped before pooling.
 
     Args:
         channels, classes: of the image and the output.
-        levels: widths of each level, finest level first. Where the next level has fewer grids,
-            the coarsest are dropped before pooling.
-        n_layer: multigrid convolutions per `down` and per `merge`; 1 in the paper.
+        levels: widths of each level, finest level first; at least two.
+        n_layer: multigrid convolutions in each `down` and each `merge`; 1 in the paper.
     """
 
     def __init__(
@@ -78,22 +80,21 @@ class UNet(nn.Module):
         super().__init__()
         self.n_grids = [len(widths) for widths in levels]
         self.size_multiple = 2 ** max(d + n - 1 for d, n in enumerate(self.n_grids))
-        self.down, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 
-        first, *deeper = levels
-        self.down.append(
-            nn.Sequential(
-                InputPyramid(channels, first), *block(MultigridConv, first, first, n_layer - 1)
-            )
-        )
-        for above, widths in zip(levels, deeper, strict=False):
+        def convolutions(n_in: Sequence[int], n_out: Sequence[int]) -> nn.Sequential:
+            return nn.Sequential(*block(MultigridConv, n_in, n_out, n_layer))
+
+        first = levels[0]
+        start = block(MultigridConv, first, first, n_layer - 1)
+        self.down = nn.ModuleList([nn.Sequential(InputPyramid(channels, first), *start)])
+        self.up, self.merge = nn.ModuleList(), nn.ModuleList()
+        for above, widths in pairwise(levels):
             received = above[: len(widths)]
-            self.down.append(nn.Sequential(*block(MultigridConv, received, widths, n_layer)))
+            self.down.append(convolutions(received, widths))
             self.up.insert(0, UpConv(widths, received))
-            joined = _join_widths(above, received)
-            self.merge.insert(0, nn.Sequential(*block(MultigridConv, joined, above, n_layer)))
+            self.merge.insert(0, convolutions(_joined_widths(above, received), above))
         self.head = MultigridConv(first, [classes] * len(first), kernel=1, relu=False)
-        leave_out_unread([*self.merge[-1], self.head], {0} if deeper else None)
+        leave_out_unread([*self.merge[-1], self.head], {0})
 
     def forward(self, image: Tensor) -> Tensor:
         pyramid, skips = self.down[0](image), []
@@ -111,7 +112,7 @@ def _join(skip: Pyramid, deeper: Pyramid) -> Pyramid:
     return joined + skip[len(deeper) :]
 
 
-def _join_widths(skip: Sequence[int], deeper: Sequence[int]) -> list[int]:
+def _joined_widths(skip: Sequence[int], deeper: Sequence[int]) -> list[int]:
     return [a + b for a, b in zip(skip, deeper, strict=False)] + list(skip[len(deeper) :])
 
 
@@ -150,38 +151,37 @@ def umg(
 # ------------------------------------------------------------------------ PMG, R-PMG and controls
 
 
+OUTPUT_KERNEL = {MultigridConv: 3, ResidualMultigridUnit: 1}
+
+
 def _progressive(
-    unit: Unit,
-    output_kernel: int,
-    channels: int,
-    classes: int,
-    widths: Sequence[int],
-    n_layer: int,
-    blocks: int,
+    unit: type, channels: int, classes: int, widths: list[int], n_layer: int, blocks: int
 ) -> nn.Sequential:
     """pmg and r_pmg.
 
-        block 1           progressive start        {64,32,16,8}
-        `blocks` blocks                            {64,32,16,8}
-        drop blocks       down to the finest grid  {64,32,16}, {64,32}, {classes}
+        block 1           progressive start         {64,32,16,8}
+        `blocks` blocks                             {64,32,16,8}
+        drop blocks       down to the finest grid   {64,32,16}, {64,32}, {classes}
 
     A block is `n_layer` units; a block with fewer grids drops the coarsest in its first unit.
     """
     units = progressive_start(unit, widths, coarse_to_fine(widths), n_layer)
-    narrowing = [widths[:g] for g in range(len(widths) - 1, 1, -1)]
-    before = widths
-    for after in [widths] * blocks + narrowing:
+    dropping = [widths[:g] for g in range(len(widths) - 1, 1, -1)]
+    for before, after in pairwise([widths] * (blocks + 1) + dropping):
         units += block(unit, before, after, n_layer)
-        before = after
-    units += block(unit, before, [classes], n_layer - 1)
-    if n_layer > 1:
-        before = [classes]
-    units.append(unit(before, [classes], output_kernel, relu=False))
+    units += _output_block(unit, widths[:2], classes, n_layer)
     units.append(TakeGrid(0))
     leave_out_unread(units)
     network = nn.Sequential(InputPyramid(channels, widths), *units)
     network.size_multiple = 2 ** (len(widths) - 1)
     return network
+
+
+def _output_block(unit: type, n_in: list[int], classes: int, n_layer: int) -> list[nn.Module]:
+    """A block of `classes` channels on the finest grid; its last unit has no ReLU."""
+    inner = block(unit, n_in, [classes], n_layer - 1)
+    last = unit([classes] if inner else n_in, [classes], OUTPUT_KERNEL[unit], relu=False)
+    return [*inner, last]
 
 
 def _pmg_widths(width: Sequence[int] | None, grids: int | None) -> list[int]:
@@ -214,7 +214,7 @@ def pmg(
         blocks: full-pyramid blocks after the progressive start.
     """
     widths = _pmg_widths(width, grids)
-    return _progressive(MultigridConv, 3, channels, classes, widths, n_layer, blocks)
+    return _progressive(MultigridConv, channels, classes, widths, n_layer, blocks)
 
 
 def r_pmg(
@@ -228,12 +228,11 @@ def r_pmg(
 ) -> nn.Module:
     """Progressive residual multigrid network; options as for `pmg`. The output unit is 1x1."""
     widths = _pmg_widths(width, grids)
-    return _progressive(ResidualMultigridUnit, 1, channels, classes, widths, n_layer, blocks)
+    return _progressive(ResidualMultigridUnit, channels, classes, widths, n_layer, blocks)
 
 
 def _single_grid(
-    unit: Unit,
-    output_kernel: int,
+    unit: type,
     channels: int,
     classes: int,
     width: int | Sequence[int] | None,
@@ -242,26 +241,24 @@ def _single_grid(
     blocks: int,
 ) -> nn.Sequential:
     """sg and r_sg: as many units in a row as pmg or r_pmg have on their longest path."""
-    matched = not isinstance(width, int)
-    if matched:
-        model = _pmg_widths(width, grids)
-        grids = len(model)
-    grids = 4 if grids is None else grids
-    depth = (2 * grids - 2 + blocks) * n_layer
+    if isinstance(width, int):
+        options.whole_number("width", width)
+        grids = 4 if grids is None else grids
+    else:
+        controlled = _pmg_widths(width, grids)
+        grids = len(controlled)
 
     def network(w: int) -> nn.Sequential:
-        units = block(unit, [w], [w], depth) + block(unit, [w], [classes], n_layer - 1)
-        last = unit([classes if n_layer > 1 else w], [classes], output_kernel, relu=False)
-        return nn.Sequential(InputPyramid(channels, [w]), *units, last, TakeGrid(0))
+        units = block(unit, [w], [w], (2 * grids - 2 + blocks) * n_layer)
+        units += _output_block(unit, [w], classes, n_layer)
+        return nn.Sequential(InputPyramid(channels, [w]), *units, TakeGrid(0))
 
-    if matched:
+    if not isinstance(width, int):
         with torch.device("meta"):
-            target = _parameters(
-                _progressive(unit, output_kernel, channels, classes, model, n_layer, blocks)
-            )
-            above = bisect_left(range(2048), target, lo=2, key=lambda w: _parameters(network(w)))
-            width = min(above - 1, above, key=lambda w: abs(_parameters(network(w)) - target))
-    result = network(options.whole_number("width", width))
+            goal = _parameters(_progressive(unit, channels, classes, controlled, n_layer, blocks))
+            above = bisect_left(range(2048), goal, lo=2, key=lambda w: _parameters(network(w)))
+            width = min(above - 1, above, key=lambda w: abs(_parameters(network(w)) - goal))
+    result = network(width)
     result.size_multiple = 1
     return result
 
@@ -286,7 +283,7 @@ def sg(
         width: channels throughout. By default, or when it is a list (pmg's `width`), the number
             that comes closest to the parameters of that pmg.
     """
-    return _single_grid(MultigridConv, 3, channels, classes, width, grids, n_layer, blocks)
+    return _single_grid(MultigridConv, channels, classes, width, grids, n_layer, blocks)
 
 
 def r_sg(
@@ -299,4 +296,4 @@ def r_sg(
     blocks: int = 3,
 ) -> nn.Module:
     """Single-grid control of `r_pmg`; options as for `sg`."""
-    return _single_grid(ResidualMultigridUnit, 1, channels, classes, width, grids, n_layer, blocks)
+    return _single_grid(ResidualMultigridUnit, channels, classes, width, grids, n_layer, blocks)

@@ -1,19 +1,20 @@
 """Multigrid convolution: the units of the paper, each once.
 
-A convolutional layer sees its input at one scale. A multigrid layer sees a *pyramid*: a list of
-feature maps ("grids"), finest first, each with half the height and width of the one before it.
-Widths (numbers of channels) are written in the same order, for example {64, 32, 16, 8}.
+A convolutional layer works at one scale. A multigrid layer works on a *pyramid*: a list of feature
+maps ("grids"), finest first, each with half the height and width of the one before it. Widths
+(numbers of channels) are written in the same order, for example {64, 32, 16}.
 
-      grid 1   (N, 64, 64, 64)   ┌───────────────┐
-                                 │               │
-      grid 2   (N, 32, 32, 32)   │    ┌──────┐   │
-      grid 3   (N, 16, 16, 16)   │    │ ┌──┐ │   │
-      grid 4   (N,  8,  8,  8)   └────┘ └──┘ └───┘ ...
+    grid 1   (N, 64, 64, 64)   ●───●───●───●───●
+                                 ╳   ╳   ╳   ╳          ●   a convolution
+    grid 2   (N, 32, 32, 32)   ●───●───●───●───●        ─   its input from the same grid
+                                 ╳   ╳   ╳   ╳          ╳   pooled and upsampled input from the
+    grid 3   (N, 16, 16, 16)   ●───●───●───●───●            neighbouring grids
 
 In every layer each grid reads itself, its finer neighbour (pooled) and its coarser neighbour
-(upsampled), so information can climb to a coarse grid, cross the image there in a few steps, and
-come down again. The receptive field grows exponentially with depth, and what to send where is
-learned: attention and routing emerge from plain convolutions.
+(upsampled). Information can climb to a coarse grid, cross the image there in a few steps, and come
+down again: with every grid the receptive field doubles at the cost of one layer, so it grows
+exponentially with depth, and where to send what is learned. Attention and routing emerge from plain
+convolutions.
 
 Everything below maps a pyramid (list of tensors) to a pyramid, so that a network is a sequence of
 units. With one grid every unit becomes its ordinary counterpart: `MultigridConv` a convolution,
@@ -87,11 +88,10 @@ def _neighbours(wanted: set[int], n_grids: int) -> set[int]:
 class MultigridConv(nn.Module):
     """Multigrid convolution, "MG unit": resample and concatenate, then one convolution per grid.
 
-        grid 1  ──┬──▶ ⊕ ──▶ conv, BN, ReLU ──▶
-                  ╳                                 ⊕ = resample and concatenate
-        grid 2  ──┼──▶ ⊕ ──▶ conv, BN, ReLU ──▶
-                  ╳
-        grid 3  ──┴──▶ ⊕ ──▶ conv, BN, ReLU ──▶
+        grid 1  ──▶ ┌───────────────┐ ──▶ conv, BN, ReLU ──▶
+        grid 2  ──▶ │ resample and  │ ──▶ conv, BN, ReLU ──▶
+        grid 3  ──▶ │  concatenate  │ ──▶ conv, BN, ReLU ──▶
+                    └───────────────┘
 
     Args:
         n_in: widths of the input pyramid.
@@ -123,8 +123,8 @@ class MultigridConv(nn.Module):
 class ResidualMultigridUnit(nn.Module):
     """Residual multigrid unit: two multigrid convolutions and a shortcut per grid.
 
-        pyramid ──▶ ⊕, conv, BN, ReLU ──▶ ⊕, conv, BN ──(+)── ReLU ──▶
-               └─────────────── shortcut ────────────────┘
+        ──┬──▶ multigrid conv, BN, ReLU ──▶ multigrid conv, BN ──▶ (+) ──▶ ReLU ──▶
+          └──────────────────── shortcut per grid ────────────────┘
 
     The shortcut of a grid whose width changes: wider, zero channels are appended (`shortcut`
     "A") or a 1x1 convolution with batch norm ("B"); narrower, always the latter.
