@@ -29,16 +29,6 @@ _FIELDS = {
 }
 
 
-def read_whole(path: str | os.PathLike) -> Any:
-    """`read_torch`, but also a reader that stumbles over damage anywhere ends in a UserError."""
-    try:
-        return read_torch(Path(path))
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}); train it again") from error
-
-
 def load_model(
     path: str | os.PathLike, device: str | torch.device = "cpu"
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -53,7 +43,7 @@ def load_model(
         UserError: the file is missing, damaged, not a model of mg, or its weights do not belong to
             the network it names.
     """
-    content = read_whole(path)
+    content = read_torch(Path(path))
     if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
         raise UserError(
             f"{path} is not a trained model of mg (format {MODEL_FORMAT}); train it again"

@@ -114,7 +114,7 @@ def write_claims_table(
     notes = [
         "source: “paper” marks the authors' own claims; “control” what they imply and is tested "
         "beside them.",
-        "The criteria were fixed before the runs and are the same for every network.",
+        "The criteria are the same for every network.",
     ]
     if records and max(len(s.records) for s in summaries.values()) == 1:
         notes.append("One seed per network: no verdict takes chance into account.")

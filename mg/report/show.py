@@ -113,9 +113,9 @@ def _csv(path: Path) -> Iterator[str]:
 
 
 def _torch(path: Path) -> Iterator[str]:
-    from mg.evaluation.predict import read_whole  # loads PyTorch
+    from mg.training.checkpoint import read_torch  # loads PyTorch
 
-    content = read_whole(path)
+    content = read_torch(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is neither a trained model nor a checkpoint of mg")
     yield from _torch_tree(content)
