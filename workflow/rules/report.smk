@@ -35,11 +35,12 @@ rule results_table:
         tasks=lambda wildcards: GROUPS[wildcards.group],
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
+        caption=config["description"],
         code=code("report/tables.py", "report/render.py", "report/names.py"),
     shell:
         "mg table results --metrics {input.metrics:q} --tasks {params.tasks}"
-        " --expected {params.expected} --name {params.name} --output {params.prefix:q}"
-        " > {log:q} 2>&1"
+        " --expected {params.expected} --name {params.name} --caption {params.caption:q}"
+        " --output {params.prefix:q} > {log:q} 2>&1"
 
 
 rule network_table:
@@ -56,9 +57,11 @@ rule network_table:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
+        caption=config["description"],
         code=code("report/tables.py", "report/render.py", "report/names.py", "networks/table.py"),
     shell:
-        "mg table networks --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
+        "mg table networks --metrics {input.metrics:q} --caption {params.caption:q}"
+        " --output {params.prefix:q} > {log:q} 2>&1"
 
 
 rule claims_table:
@@ -77,10 +80,11 @@ rule claims_table:
     params:
         prefix=stem,
         name=config["run"],
+        caption=config["description"],
         code=code("report/claims.py", "report/render.py", "report/names.py"),
     shell:
         "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
-        " --name {params.name} --output {params.prefix:q} > {log:q} 2>&1"
+        " --name {params.name} --caption {params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
 
 
 rule figure_examples:
