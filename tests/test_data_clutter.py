@@ -13,10 +13,6 @@ from mg.errors import UserError
 
 # The first 16 examples of every task and split of the authors' generators, and the digits in them.
 VECTORS = np.load(Path(__file__).parent / "data" / "clutter.npz")
-MNIST = Path(__file__).parents[1] / "resources" / "mnist"
-needs_mnist = pytest.mark.skipif(
-    not (MNIST / "t10k-labels-idx1-ubyte").exists(), reason="MNIST is not in resources/mnist"
-)
 SPLIT_SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 SMALL = Settings(canvas=32, digit_size=14)
 
@@ -32,6 +28,15 @@ def digits():
             y, x = np.clip([y, x], margin, 26 - margin)
             image[y : y + 2, x : x + 2] |= random.integers(1, 256, (2, 2), dtype=np.uint8)
     return images, random.integers(0, 10, len(images)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def mnist_directory(request):
+    """The real files; the tests that need them are skipped where they cannot be had."""
+    try:
+        return request.getfixturevalue("mnist")
+    except UserError as error:
+        pytest.skip(str(error).splitlines()[0])
 
 
 def vector_digits(split):
@@ -71,7 +76,6 @@ def test_seed_changes_the_paper_stream(digits):
     assert all(np.array_equal(x[i, 0], next(plain)[0]) for i in range(3))
 
 
-@needs_mnist
 @pytest.mark.parametrize(
     ("task", "x_mean", "x_std", "x_filled", "y_mean"),
     [
@@ -83,8 +87,10 @@ def test_seed_changes_the_paper_stream(digits):
         ("translation", 0.0251, 0.1445, 0.0366, 0.02897),
     ],
 )
-def test_statistics_of_the_whole_training_set(task, x_mean, x_std, x_filled, y_mean):
-    images, labels = mnist.load_split(MNIST, "train")
+def test_statistics_of_the_whole_training_set(
+    mnist_directory, task, x_mean, x_std, x_filled, y_mean
+):
+    images, labels = mnist.load_split(mnist_directory, "train")
     sums, count = np.zeros(4), TASKS[task].counts[0]
     for x, y in clutter.blocks(task, "train", images, labels):
         sums += x.sum(dtype=float), np.vdot(x, x), np.count_nonzero(x), np.count_nonzero(y)
@@ -97,7 +103,6 @@ def test_statistics_of_the_whole_training_set(task, x_mean, x_std, x_filled, y_m
 
 
 # CRC-32 of inputs and targets one after the other, from a run that equalled the plain rendition.
-@needs_mnist
 @pytest.mark.parametrize(
     ("task", "count", "x_crc", "y_crc"),
     [
@@ -109,8 +114,8 @@ def test_statistics_of_the_whole_training_set(task, x_mean, x_std, x_filled, y_m
         ("translation", 10100, 0xF0E2F10C, 0x7A75BC27),
     ],
 )
-def test_examples_far_into_the_paper_stream(task, count, x_crc, y_crc):
-    images, labels = mnist.load_split(MNIST, "test")
+def test_examples_far_into_the_paper_stream(mnist_directory, task, count, x_crc, y_crc):
+    images, labels = mnist.load_split(mnist_directory, "test")
     crcs = [0, 0]
     for block in clutter.blocks(task, "test", images, labels, count=count):
         crcs = [zlib.crc32(part, crc) for part, crc in zip(block, crcs, strict=True)]
