@@ -57,8 +57,16 @@ def check_configuration():
 
 check_configuration()
 
-# The command `mg` lies beside the Python that runs Snakemake, also when nothing is activated.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# Jobs call the `mg` of this checkout: with the Python that runs Snakemake, activated or not, or with
+# that of their own environment under --sdm conda or apptainer.
+OWN_PYTHON = shlex.quote(str(Path(sys.executable).parent))
+DEPLOYED = workflow.deployment_settings.deployment_method
+shell.prefix(
+    "set -euo pipefail; "
+    + ("" if DEPLOYED else f"export PATH={OWN_PYTHON}:$PATH; ")
+    + f"export PYTHONPATH={shlex.quote(str(SOURCES.parent))}:${{{{PYTHONPATH:-}}}}; "
+    + 'mg() {{ python -m mg "$@"; }}; '
+)
 
 
 def code(*modules):
