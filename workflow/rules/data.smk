@@ -46,4 +46,4 @@ rule generate:
         " --mode {params.mode} --seed {params.seed} --canvas {params.canvas}"
         " --digit-size {params.digit_size} --threshold {params.threshold}"
         " {params.number} {params.scale} {params.digits}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --workers {threads} --output {output:q} > {log:q} 2>&1"
