@@ -10,8 +10,8 @@ import torch
 from mg import networks
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation.metrics import MEASURES, Metrics
 from mg.evaluation.predict import evaluate, forward, half_sigmoid, load_model
+from mg.metrics import MEASURES, Metrics
 
 OPTIONS = {"width": [4, 2], "grids": 2}
 

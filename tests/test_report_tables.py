@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from mg import metrics
 from mg.errors import UserError
-from mg.evaluation import metrics
 from mg.report import render, tables
 from mg.report.claims import write_claims_table
 

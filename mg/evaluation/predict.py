@@ -14,8 +14,8 @@ from tqdm import tqdm
 from mg import networks, provenance
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation.metrics import MEASURES, Metrics, constant_answer
 from mg.files import atomic_path, read_json, write_json
+from mg.metrics import MEASURES, Metrics, constant_answer
 from mg.training.checkpoint import read_torch
 from mg.training.loop import INPUT_MEAN, INPUT_STD, MODEL_FORMAT
 

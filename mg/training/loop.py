@@ -22,8 +22,8 @@ from tqdm import tqdm
 from mg import networks, provenance
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation.metrics import Metrics
 from mg.files import atomic_path, write_json
+from mg.metrics import Metrics
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, device_name
 from mg.training.recipe import Recipe

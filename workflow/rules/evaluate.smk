@@ -18,7 +18,7 @@ rule evaluate:
         gpu=min(1, gpus()),
         device="auto",
     params:
-        code=code("evaluation/metrics.py", "evaluation/predict.py"),
+        code=code("metrics.py", "evaluation/predict.py"),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
         " --predictions {output.predictions:q} --device {resources.device} --threads {threads} > {log:q} 2>&1"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mg.evaluation.metrics import MEASURES, Metrics, constant_answer
+from mg.metrics import MEASURES, Metrics, constant_answer
 
 # Thresholded predictions and targets of 50 images per task, with what the authors' test run
 # ("mnistIU") and notebook ("nb") print for them.
