@@ -1,11 +1,16 @@
-"""How the weights of a network are drawn."""
+"""How the weights of a network are drawn.
+
+The default is "unit": trained with the recipe of the default configuration, the schemes differ less
+than two seeds do, and "released" makes seeds differ more (benchmarks/initialisation.py has the
+numbers). "released" is for repeating the authors' trainings.
+"""
 
 from math import sqrt
 
 from torch import nn
 from torch.nn import init
 
-SCHEMES = ("unit", "released")
+SCHEMES = ("unit", "released")  # the first is the default
 
 
 def initialise(model: nn.Module, scheme: str, residual: bool) -> None:
