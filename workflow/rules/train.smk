@@ -35,7 +35,11 @@ rule train:
             wildcards.network, 1
         ),
         code=code(
-            "networks/pyramid.py", "networks/mnist.py", "training/loop.py", "training/recipe.py"
+            "networks/pyramid.py",
+            "networks/mnist.py",
+            "networks/initialisation.py",
+            "training/loop.py",
+            "training/recipe.py",
         ),
     shell:
         "mg train --task {wildcards.task} --network {params.network} --options {params.options:q}"
