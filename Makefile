@@ -5,7 +5,8 @@ CONFIG ?=
 
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
-RUN := $(shell sed -n 's/^run: *//p' $(or $(CONFIG),config/config.yaml))
+# The run's name: the last `run:` of the default and what is laid over it.
+RUN := $(shell sed -n 's/^run: *//p' config/config.yaml $(CONFIG) | tail -n 1 | tr -d "\"'")
 
 .PHONY: results test check lock clean
 

@@ -9,6 +9,8 @@ rule configuration:
         ),
     log:
         f"{LOGS}/configuration.log",
+    benchmark:
+        f"{BENCHMARKS}/configuration.tsv"
     localrule: True
     conda:
         "../../envs/mg.yaml"
