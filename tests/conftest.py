@@ -30,7 +30,7 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mnist() -> Path:
+def mnist_directory() -> Path:
     """The folder of the real MNIST files, fetched if they are not there yet."""
     from mg.data import mnist
 

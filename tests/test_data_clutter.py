@@ -30,15 +30,6 @@ def digits():
     return images, random.integers(0, 10, len(images)).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def mnist_directory(request):
-    """The real files; the tests that need them are skipped where they cannot be had."""
-    try:
-        return request.getfixturevalue("mnist")
-    except UserError as error:
-        pytest.skip(str(error).splitlines()[0])
-
-
 def vector_digits(split):
     images = np.zeros((SPLIT_SIZES[split], 28, 28), np.uint8)
     labels = np.zeros(SPLIT_SIZES[split], np.uint8)

@@ -49,8 +49,8 @@ def planned(directory: Path, config: dict) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def config(mnist):
-    return TINY | {"mnist": {"directory": str(mnist)}}
+def config(mnist_directory):
+    return TINY | {"mnist": {"directory": str(mnist_directory)}}
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import glob
 import hashlib
 import json
 import os
-import shlex
 import re
+import shlex
 import sys
 from pathlib import Path
 
