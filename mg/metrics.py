@@ -1,7 +1,11 @@
-"""The paper's measures of segmentation and spatial transformation, accumulated batch by batch.
+"""The paper's measures, accumulated batch by batch.
 
-A pixel of a channel is predicted where the sigmoid is at least 0.5, that is where the logit is at
-least 0. TP, FP and FN count pixels.
+Classification: ``top1_error`` and ``top5_error``, the share of examples whose class is not ranked
+first, or not among the first five (with fewer than six classes it is 0); ``cross_entropy``, mean
+over examples, in nats, None when an output is not finite.
+
+Segmentation and spatial transformation: a pixel of a channel is predicted where the sigmoid is at
+least 0.5, that is where the logit is at least 0. TP, FP and FN count pixels.
 
 * ``mean_iu``: per class over the whole set TP / (TP + FP + FN); mean over classes (published).
 * ``mean_acc``: per class TP / (TP + FP); mean over classes. The authors publish it as "mean Acc";
@@ -24,9 +28,10 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 MEASURES = ("mean_iu", "mean_acc", "recall", "image_iu", "bce")
+CLASS_MEASURES = ("top1_error", "top5_error", "cross_entropy")
 
 
 class Metrics:
@@ -116,6 +121,57 @@ def constant_answer(targets: np.ndarray) -> dict[str, float | None]:
         metrics.update(logits.expand(batch.shape), batch)
     result = metrics.compute()
     return {name: result[name] for name in MEASURES}
+
+
+class ClassMetrics:
+    """Running counts of one classified test set, kept on the device of the outputs.
+
+    `update` starts no transfer between devices; only `compute` waits for the results.
+    """
+
+    def __init__(self) -> None:
+        self._hits: Tensor | None = None  # (2,) int64: class ranked first, among the first five
+        self._entropy: Tensor | None = None  # () float64
+        self._examples = 0
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: `logits` (B, classes) of any float type, `targets` (B,) int64.
+
+        Raises:
+            ValueError: the shapes do not belong together.
+        """
+        if logits.ndim != 2 or targets.shape != logits.shape[:1]:
+            raise ValueError(
+                "logits must have shape (B, classes) and targets (B,), "
+                f"not {tuple(logits.shape)} and {tuple(targets.shape)}"
+            )
+        targets = targets.to(logits.device)
+        own = logits.gather(1, targets[:, None])
+        # Of equal logits the earlier class ranks first; what is not finite counts as wrong.
+        earlier = torch.arange(logits.shape[1], device=logits.device) < targets[:, None]
+        rank = (~(logits < own) & ((logits != own) | earlier)).sum(1)
+        rank = rank.where(own[:, 0].isfinite(), 5)
+        hits = torch.stack([(rank < 1).sum(), (rank < 5).sum()])
+        entropy = cross_entropy(logits.double(), targets, reduction="sum")
+        if self._hits is None:
+            self._hits, self._entropy = hits, entropy
+        else:
+            self._hits += hits
+            self._entropy += entropy
+        self._examples += len(logits)
+
+    def compute(self) -> dict[str, float | None]:
+        """`CLASS_MEASURES` so far; None without examples."""
+        if self._examples == 0:
+            return dict.fromkeys(CLASS_MEASURES)
+        first, five = self._hits.tolist()
+        entropy = float(self._entropy) / self._examples
+        return {
+            "top1_error": 1 - first / self._examples,
+            "top5_error": 1 - five / self._examples,
+            "cross_entropy": entropy if math.isfinite(entropy) else None,
+        }
 
 
 def _ratios(numerators: list[int], denominators: list[int]) -> list[float | None]:

@@ -17,7 +17,7 @@ from mg.evaluation.saliency import (
     saliency,
     saliency_maps,
 )
-from mg.training.loop import INPUT_MEAN, INPUT_STD
+from mg.training.feed import INPUT_MEAN, INPUT_STD
 
 
 class Shift(nn.Module):

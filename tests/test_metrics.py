@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mg.metrics import MEASURES, Metrics, constant_answer
+from mg.metrics import MEASURES, ClassMetrics, Metrics, constant_answer
 
 # Thresholded predictions and targets of 50 images per task, with what the authors' test run
 # ("mnistIU") and notebook ("nb") print for them.
@@ -155,3 +155,28 @@ def test_update_never_waits_for_the_device():
     on_host = Metrics()
     on_host.update(logits.cpu(), target.cpu())
     assert metrics.compute()["per_class_iu"] == on_host.compute()["per_class_iu"]
+
+
+def test_errors_of_classes_are_counted_by_rank():
+    """Against sorting, example by example."""
+    random = np.random.default_rng(4)
+    logits = random.normal(size=(200, 12)).round(1)  # with ties
+    targets = random.integers(0, 12, 200)
+    metrics = ClassMetrics()
+    for part in (slice(0, 90), slice(90, 200)):
+        metrics.update(torch.tensor(logits[part]), torch.tensor(targets[part]))
+    ranks = np.argsort(-logits, axis=1, kind="stable")
+    found = metrics.compute()
+    assert found["top1_error"] == pytest.approx(np.mean(ranks[:, 0] != targets))
+    five = [target not in row[:5] for target, row in zip(targets, ranks, strict=True)]
+    assert found["top5_error"] == pytest.approx(np.mean(five))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = -np.log(shares[np.arange(200), targets]).mean()
+    assert found["cross_entropy"] == pytest.approx(expected)
+
+
+def test_an_output_that_is_not_a_number_is_wrong():
+    metrics = ClassMetrics()
+    metrics.update(torch.tensor([[float("nan"), 0.0], [1.0, 0.0]]), torch.tensor([0, 0]))
+    assert metrics.compute() == {"top1_error": 0.5, "top5_error": 0.5, "cross_entropy": None}
+    assert set(ClassMetrics().compute().values()) == {None}

@@ -14,6 +14,8 @@ import torch
 from mg.errors import UserError
 from mg.training import loop
 from mg.training.checkpoint import Checkpoints, read_torch
+from mg.training.feed import Clutter
+from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
 
 WIDTH = {"width": [4, 4]}
@@ -67,7 +69,7 @@ def test_it_learns_and_says_what_it_did(tiny, tmp_path):
     train(tiny, tmp_path, log=lines.append)
     with open(tmp_path / "history.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert tuple(rows[0]) == loop.HISTORY
+    assert tuple(rows[0]) == PIXELS.history
     assert [int(row["images"]) for row in rows] == [64, 128, 192]
     assert float(rows[-1]["train_loss"]) < 0.6 * float(rows[0]["train_loss"])
     assert float(rows[-1]["valid_mean_iu"]) > 0.5
@@ -104,7 +106,7 @@ def test_validation_does_not_change_the_training(tiny, tmp_path):
 def test_the_output_prior_is_the_frequency_of_the_class(tiny, network):
     """Before training, the mean logit is that of the share of target pixels."""
     options = {"width": 4} if network.endswith("sg") else WIDTH
-    examples, _ = loop.Examples.load([tiny / "train.h5"], torch.device("cpu"))
+    examples = Clutter.load([tiny / "train.h5"], torch.device("cpu"))
     torch.manual_seed(0)
     model = loop.networks.build(network, "translation", **options)
     loop.set_output_prior(model, examples)
@@ -218,4 +220,4 @@ def test_files_of_different_shapes_are_refused(tiny, tmp_path):
     attributes = {"task": "translation", "split": "train", "mode": "independent", "seed": 0}
     hdf5.write(other, [(x, y)], attributes | {"canvas": 8})
     with pytest.raises(UserError, match="different shapes"):
-        loop.Examples.load([tiny / "train.h5", other], torch.device("cpu"))
+        Clutter.load([tiny / "train.h5", other], torch.device("cpu"))

@@ -17,7 +17,8 @@ from mg.errors import UserError
 from mg.files import atomic_path, read_json, write_json
 from mg.metrics import MEASURES, Metrics, constant_answer
 from mg.training.checkpoint import read_torch
-from mg.training.loop import INPUT_MEAN, INPUT_STD, MODEL_FORMAT
+from mg.training.feed import INPUT_MEAN, INPUT_STD
+from mg.training.loop import MODEL_FORMAT
 
 _FIELDS = {
     "network": str,

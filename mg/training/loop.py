@@ -7,45 +7,25 @@ import shutil
 import signal
 import sys
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from mg import networks, provenance
-from mg.data import hdf5
 from mg.errors import UserError
 from mg.files import atomic_path, write_json
-from mg.metrics import Metrics
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, device_name
+from mg.training.feed import Clutter, Epoch, Feed, Pair
+from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
 
-DATA_FACTS = ("task", "split", "mode", "seed", "canvas")
 MODEL_FORMAT = "mg-model-1"
-
-# Every network of every task is fed the same normalisation: mean and standard deviation of the
-# segmentation training set (the authors' constants).
-INPUT_MEAN, INPUT_STD = 0.1141, 0.2746
-
-HISTORY = (
-    "epoch",
-    "images",
-    "train_loss",
-    "valid_loss",
-    "valid_mean_iu",
-    "valid_mean_acc",
-    "learning_rate",
-    "images_per_second",
-    "seconds",
-)
+VALIDATION_BATCH = 100
 
 
 class Interrupted(Exception):
@@ -54,42 +34,6 @@ class Interrupted(Exception):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.signal = number
-
-
-@dataclass
-class Examples:
-    """A data set on the device that computes.
-
-    Attributes:
-        x: (N, 1, H, W) float32, normalised.
-        y: (N, C, H, W) uint8, 0 or 1.
-    """
-
-    x: torch.Tensor
-    y: torch.Tensor
-
-    @classmethod
-    def load(cls, paths: Sequence[Path], device: torch.device) -> tuple["Examples", list[dict]]:
-        """Read and join HDF5 files; also give what each file says of itself."""
-        parts = [hdf5.load(path) for path in paths]
-        shapes = {(part.x.shape[1:], part.y.shape[1:]) for part in parts}
-        if len(shapes) > 1:
-            raise UserError(
-                f"{', '.join(map(str, paths))} hold examples of different shapes; "
-                "train on files of one task and canvas"
-            )
-        x = torch.from_numpy(np.concatenate([part.x for part in parts]))
-        y = torch.from_numpy(np.concatenate([part.y for part in parts]))
-        x = x.to(device).sub_(INPUT_MEAN).div_(INPUT_STD)
-        facts = [
-            {key: part.attributes[key] for key in DATA_FACTS}
-            | {"examples": len(part.x), "crc32": [zlib.crc32(part.x), zlib.crc32(part.y)]}
-            for part in parts
-        ]
-        return cls(x, y.to(device)), facts
-
-    def __len__(self) -> int:
-        return len(self.x)
 
 
 def train(
@@ -136,9 +80,9 @@ def train(
     label = label or network
     torch.manual_seed(seed)
     model = networks.build(network, dataset, **options)
-    train_set, data = Examples.load(train_files, device)
-    valid_set = Examples.load([valid_file], device)[0] if valid_file else None
-    networks.check_canvas(network, dataset, train_set.x.shape[-1], **options)
+    train_feed = Clutter.load(train_files, device)
+    valid_feed = Clutter.load([valid_file], device) if valid_file else None
+    networks.check_canvas(network, dataset, train_feed.shape[-1], **options)
 
     settings = {
         "network": network,
@@ -146,13 +90,13 @@ def train(
         "options": options,
         "recipe": recipe.as_dict(),
         "seed": seed,
-        "data": data,
+        "data": train_feed.facts,
     }
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
     if recipe.output_prior:
-        set_output_prior(model, train_set)
+        set_output_prior(model, train_feed)
     residual = networks.registry.resolve_network(network, dataset).residual
-    run = _Run(model, recipe, seed, residual, train_set, valid_set)
+    run = _Run(model, objective(dataset), recipe, seed, residual, train_feed, valid_feed, device)
     checkpoints = Checkpoints(output / "checkpoints", settings)
     state = checkpoints.load(log)
     if state:
@@ -170,11 +114,12 @@ def train(
                 "options": options,
                 "label": label,
                 "seed": seed,
+                "preparation": train_feed.preparation(),
                 "state_dict": {k: v.cpu().contiguous() for k, v in model.state_dict().items()},
             },
             temporary,
         )
-    _write_history(output / "history.csv", run.history)
+    run.write_history(output / "history.csv")
     write_json(
         output / "run.json",
         {
@@ -183,9 +128,9 @@ def train(
             "dataset": dataset,
             "seed": seed,
             "settings": {"options": options, "recipe": recipe.as_dict()},
-            "data": data,
+            "data": train_feed.facts,
             "images": recipe.images,
-            "train_examples": len(train_set),
+            "train_examples": len(train_feed),
             "seconds": round(run.seconds, 3),
             "images_per_second": round(recipe.images / run.seconds, 1),
             "device": device_name(device),
@@ -206,7 +151,7 @@ def train(
 
 
 @torch.no_grad()
-def set_output_prior(model: torch.nn.Module, examples: Examples) -> None:
+def set_output_prior(model: torch.nn.Module, examples: Clutter) -> None:
     """Shift the outputs so that `model` starts at the frequencies of the classes in `examples`.
 
     The last batch norm that is executed feeds the output of every network: its shift is set to
@@ -233,21 +178,23 @@ class _Run:
     def __init__(
         self,
         model: torch.nn.Module,
+        objective: Objective,
         recipe: Recipe,
         seed: int,
         residual: bool,
-        train_set: Examples,
-        valid_set: Examples | None,
+        train_feed: Feed,
+        valid_feed: Feed | None,
+        device: torch.device,
     ) -> None:
-        self.model, self.recipe, self.seed, self.residual = model, recipe, seed, residual
-        self.train_set, self.valid_set = train_set, valid_set
-        self.device = train_set.x.device
-        self.activations = activation_type(recipe.precision, self.device)
+        self.model, self.objective, self.recipe = model, objective, recipe
+        self.seed, self.residual, self.device = seed, residual, device
+        self.train_feed, self.valid_feed = train_feed, valid_feed
+        self.activations = activation_type(recipe.precision, device)
         self.optimizer = recipe.build_optimizer(model)
         self.epoch, self.iteration, self.seconds, self.attempts = 0, 0, 0.0, 1
         self.history: list[dict[str, Any]] = []
-        self.loss_sum = torch.zeros((), device=self.device)
-        self.order: torch.Tensor | None = None
+        self.loss_sum = torch.zeros((), device=device)
+        self._batches: Iterator[Iterator[Pair]] | None = None  # the rest of this epoch's
         self._clock = time.perf_counter()
         self._epoch_began = 0.0
 
@@ -287,29 +234,20 @@ class _Run:
         self._clock = now
 
     def step(self) -> None:
-        """One optimiser step on one batch."""
-        if self.order is None:
-            # A stream per epoch: a resumed training needs no past draws to know the next batch.
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            shape = (self.recipe.iterations, self.recipe.accumulate, -1)
-            self.order = torch.randint(
-                len(self.train_set),
-                (self.recipe.iterations * self.recipe.batch,),
-                generator=generator,
-            )
-            self.order = self.order.view(shape).to(self.device)
+        """One optimiser step on one batch; nothing in it waits for the device."""
+        recipe = self.recipe
+        if self._batches is None:
+            epoch = Epoch(self.seed, self.epoch, recipe.iterations, recipe.batch, recipe.accumulate)
+            self._batches = self.train_feed.batches(epoch, self.iteration)
             self.model.train()
-        if self.iteration == 0 and self.recipe.forgets_momentum:
+        if self.iteration == 0 and recipe.forgets_momentum:
             self.optimizer.state.clear()
-        rate = self.recipe.rate(self.epoch * self.recipe.iterations + self.iteration, self.residual)
+        rate = recipe.rate(self.epoch * recipe.iterations + self.iteration, self.residual)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        for part in self.order[self.iteration]:
-            logits = self._forward(self.train_set.x[part])
-            target = self.train_set.y[part].to(torch.float32)
-            loss = F.binary_cross_entropy_with_logits(logits.float(), target)
-            loss = loss / self.recipe.accumulate
+        for x, y in next(self._batches):
+            loss = self.objective.loss(self._forward(x).float(), y) / recipe.accumulate
             loss.backward()
             self.loss_sum += loss.detach()
         self.optimizer.step()
@@ -317,7 +255,7 @@ class _Run:
 
     def end_epoch(self) -> dict[str, Any]:
         """Measure on the validation set, note the epoch, move to the next."""
-        valid = self._validate() if self.valid_set else {}
+        valid = self._validate() if self.valid_feed else {}
         self.tick()
         images = self.recipe.iterations * self.recipe.batch
         spent = self.seconds - self._epoch_began
@@ -325,18 +263,22 @@ class _Run:
             "epoch": self.epoch + 1,
             "images": (self.epoch + 1) * images,
             "train_loss": float(self.loss_sum) / self.recipe.iterations,
-            "valid_loss": valid.get("bce"),
-            "valid_mean_iu": valid.get("mean_iu"),
-            "valid_mean_acc": valid.get("mean_acc"),
+            **{column: valid.get(name) for column, name in self.objective.measures.items()},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_second": round(images / spent, 1),
             "seconds": round(self.seconds, 3),
         }
         self.history.append(row)
-        self.epoch, self.iteration, self.order = self.epoch + 1, 0, None
+        self.epoch, self.iteration, self._batches = self.epoch + 1, 0, None
         self.loss_sum.zero_()
         self._epoch_began = self.seconds
         return row
+
+    def write_history(self, path: Path) -> None:
+        with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
+            writer = csv.DictWriter(handle, self.objective.history)
+            writer.writeheader()
+            writer.writerows(self.history)
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         reduced = self.activations != torch.float32
@@ -346,9 +288,8 @@ class _Run:
     @torch.inference_mode()
     def _validate(self) -> dict[str, Any]:
         self.model.eval()
-        metrics = Metrics()
-        for start in range(0, len(self.valid_set), 100):
-            x, y = self.valid_set.x[start : start + 100], self.valid_set.y[start : start + 100]
+        metrics = self.objective.metrics()
+        for x, y in self.valid_feed.once(VALIDATION_BATCH):
             metrics.update(self._forward(x).float(), y)
         return metrics.compute()
 
@@ -384,20 +325,22 @@ def _work(
                     )
             _check_finite(run, checkpoints)
             row = run.end_epoch()
-            _write_history(live_history, run.history)
+            run.write_history(live_history)
             if bar.disable:
-                log(_line(row, recipe, run.seconds))
+                log(_line(row, recipe, run.objective, run.seconds))
             else:
-                bar.set_postfix(loss=f"{row['train_loss']:.4f}", mean_iu=row["valid_mean_iu"])
+                column, name = run.objective.shown
+                bar.set_postfix({"loss": f"{row['train_loss']:.4f}", name: row[column]})
 
 
-def _line(row: dict[str, Any], recipe: Recipe, seconds: float) -> str:
+def _line(row: dict[str, Any], recipe: Recipe, objective: Objective, seconds: float) -> str:
     left = seconds / row["epoch"] * (recipe.epochs - row["epoch"])
     valid = ""
     if row["valid_loss"] is not None:
         valid = f"  valid loss {row['valid_loss']:.4f}"
-        if row["valid_mean_iu"] is not None:
-            valid += f"  mean IU {row['valid_mean_iu']:.4f}"
+        column, name = objective.shown
+        if row[column] is not None:
+            valid += f"  {name} {row[column]:.4f}"
     return (
         f"epoch {row['epoch']:3d}/{recipe.epochs}  loss {row['train_loss']:.4f}{valid}"
         f"  {row['images_per_second']:.0f} images/s  {left:.0f} s left"
@@ -432,13 +375,6 @@ def _signals():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _write_history(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, HISTORY)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _peak_host_bytes() -> int:

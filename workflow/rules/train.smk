@@ -38,7 +38,9 @@ rule train:
             "networks/pyramid.py",
             "networks/mnist.py",
             "networks/initialisation.py",
+            "training/feed.py",
             "training/loop.py",
+            "training/objective.py",
             "training/recipe.py",
         ),
     shell:
