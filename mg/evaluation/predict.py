@@ -16,6 +16,7 @@ from mg.data import hdf5
 from mg.errors import UserError
 from mg.files import atomic_path, read_json, write_json
 from mg.metrics import MEASURES, Metrics, constant_answer
+from mg.networks.execution import accelerate
 from mg.training.checkpoint import read_torch
 from mg.training.feed import INPUT_MEAN, INPUT_STD
 from mg.training.loop import MODEL_FORMAT
@@ -61,7 +62,8 @@ def load_model(
         detail = " ".join(str(error).split())[:160]
         raise UserError(f"{path} does not hold the network it names ({detail})") from error
     info = {name: content[name] for name in _FIELDS if name != "state_dict"}
-    return model.to(device).eval(), info
+    model.to(device=device, memory_format=torch.channels_last)
+    return accelerate(model).eval(), info
 
 
 def forward(model: nn.Module, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ graph of its gradients says which layer reads which.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -168,12 +169,16 @@ def _before(node: Any) -> list[Any]:
 
 @contextmanager
 def _for_examination(model: nn.Module) -> Iterator[None]:
-    """Compute every grid, and skip batch norm: it changes no shape, and is slow on shapes."""
+    """Run the definition (`execution.py` aside) and compute every grid.
+
+    Batch norm is skipped: it changes no shape, and is slow on shapes.
+    """
     units = [module for module in model.modules() if isinstance(module, MultigridConv)]
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     wanted = [unit.wanted for unit in units]
     for unit in units:
         unit.wanted = list(range(len(unit.convs)))
+        unit.forward = partial(MultigridConv.forward, unit)
     for norm in norms:
         norm.forward = lambda x: x
     try:
@@ -181,5 +186,6 @@ def _for_examination(model: nn.Module) -> Iterator[None]:
     finally:
         for unit, before in zip(units, wanted, strict=True):
             unit.wanted = before
+            del unit.forward
         for norm in norms:
             del norm.forward

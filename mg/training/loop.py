@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mg import networks, provenance
 from mg.errors import UserError
 from mg.files import atomic_path, write_json
+from mg.networks.execution import accelerate
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, device_name
 from mg.training.feed import Clutter, Epoch, Feed, Pair
@@ -93,6 +94,7 @@ def train(
         "data": train_feed.facts,
     }
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
+    accelerate(model)
     if recipe.output_prior:
         set_output_prior(model, train_feed)
     residual = networks.registry.resolve_network(network, dataset).residual

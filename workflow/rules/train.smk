@@ -35,6 +35,7 @@ rule train:
             wildcards.network, 1
         ),
         code=code(
+            "networks/execution.py",
             "networks/pyramid.py",
             "networks/mnist.py",
             "networks/initialisation.py",

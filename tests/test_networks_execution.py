@@ -1,0 +1,63 @@
+"""The faster execution computes what the plain modules define."""
+
+import copy
+
+import pytest
+import torch
+
+from mg.networks import build, count, resolve_dataset
+from mg.networks.execution import SplitMultigridConv, accelerate, spread
+
+NETWORKS = [
+    ("pmg", "segmentation", {"width": [6, 5, 4, 3]}),
+    ("pmg", "translation", {"width": [6, 4], "n_layer": 2}),
+    ("r_pmg", "segmentation", {"width": [6, 5, 4]}),
+    ("umg", "segmentation", {"width": [8, 12, 16]}),
+    ("unet", "segmentation", {"width": [4, 6, 8]}),
+    ("r_sg", "translation", {"width": 6}),
+    ("r_mg", "cifar100", {"width": [[8, 4, 2], [8, 4, 2], [8, 6, 4], [8, 6, 4], [8, 6]]}),
+    ("r_pmg", "cifar100", {"width": [[8, 4, 2], [8, 4, 2], [8, 6, 4], [8, 6, 4], [8, 6]]}),
+]
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_spread_kernels_read_the_grid_as_kernels_read_it_upsampled(kernel):
+    random = torch.Generator().manual_seed(kernel)
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64, generator=random)
+    weight = torch.randn(5, 3, kernel, kernel, dtype=torch.float64, generator=random)
+    upsampled = torch.nn.functional.interpolate(x, scale_factor=2.0)
+    plain = torch.nn.functional.conv2d(upsampled, weight, padding=kernel // 2)
+    split = torch.nn.functional.conv_transpose2d(x, spread(weight), stride=2, padding=kernel // 2)
+    assert torch.allclose(split, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("network, dataset, options", NETWORKS)
+def test_outputs_and_gradients_are_those_of_the_plain_modules(network, dataset, options, training):
+    torch.manual_seed(0)
+    plain = build(network, dataset, **options).double().train(training)
+    fast = accelerate(copy.deepcopy(plain))
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    spec = resolve_dataset(dataset)
+    size = 16 if spec.family == "mnist" else spec.size
+    image = torch.randn(4, spec.channels, size, size, dtype=torch.float64)
+    results = []
+    for model in (plain, fast):
+        output = model(image)
+        (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        results.append({"output": output, **gradients, **dict(model.named_buffers())})
+    expected, found = results
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-8, atol=1e-8), name
+
+
+def test_it_is_executed_and_the_definition_is_counted():
+    model = build("pmg", "segmentation", width=[6, 4])
+    before = count(model, (1, 16, 16))
+    accelerate(model)
+    assert any(type(module) is SplitMultigridConv for module in model.modules())
+    assert count(model, (1, 16, 16)) == before
+    model(torch.zeros(1, 1, 16, 16))  # counting left the model as it was
+    assert not any("forward" in vars(module) for module in model.modules())
