@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_fetch, _generate, _networks, _describe, _train, _evaluate, _saliency),
-        *(_table, _figure, _show),
+        *(_table, _figure, _show, _check),
     ):
         add(commands)
     return parser
@@ -418,3 +418,15 @@ def _show(commands) -> None:
     parser.add_argument(
         "--images", type=Path, help="also draw its first images: prefix of PNG, SVG"
     )
+
+
+def _check(commands) -> None:
+    def run(settings) -> None:
+        from mg import configuration
+        from mg.files import read_json
+
+        configuration.check(read_json(settings.file))
+
+    description = "check that the parts of a workflow's configuration fit one another"
+    parser = _command(commands, "check", run, description)
+    parser.add_argument("file", type=Path, help="the configuration, every default filled in, JSON")

@@ -64,7 +64,7 @@ def test_released_names_mean_the_same_data_sets():
         ("sg", "segmentation", {"width": 2.5}, "width: expected"),
         ("pmg", "segmentation", {"initialisation": "best"}, "'unit', 'released'"),
         ("resnet", "cifar10", {"dropout": 1}, "expected one of False, True"),
-        ("vgg", "cifar10", {"width": [4, 4]}, "list of 5 positive"),
+        ("vgg", "cifar10", {"width": [4, 4]}, "list of 5 whole numbers"),
         ("mg", "cifar10", {"width": "narrow"}, "'published', 'released'"),
         ("mg", "cifar10", {"width": [[4, 4, 4]] * 5}, "of 3, 3, 3, 3, 2 widths"),
         ("mg", "cifar10", {"width": [[4, 4, "4"]] * 5}, "width, block 1: expected"),

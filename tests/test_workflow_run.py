@@ -118,24 +118,3 @@ def test_a_changed_schedule_keeps_the_data(run, config):
     changed = {"tasks": {"translation": {"epochs": 3}}}
     jobs = planned(run, config | {"training": changed})
     assert jobs["train"] == 2 and "generate" not in jobs
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"netwroks": ["pmg"]}, "netwroks"),
-        ({"networks": ["pmg", "resnet"]}, "resnet"),
-        ({"tasks": ["segmentatoin"]}, "segmentatoin"),
-        ({"seeds": []}, "seeds"),
-        ({"run": "a/b"}, "a/b"),
-        ({"run": "$(touch hacked)"}, "touch hacked"),
-        ({"training": {"learning_rate": "1e-3"}}, "learning_rate"),
-        ({"data": {"canvas": -32}}, "canvas"),
-        ({"training": {"tasks": {"translation": {"accumulate": {"pmg": 3}}}}}, "does not divide"),
-    ],
-)
-def test_mistakes_are_named_before_any_job_starts(tmp_path, config, change, message):
-    done = snakemake(tmp_path, config | change)
-    assert done.returncode != 0
-    assert message in done.stdout + done.stderr
-    assert not (tmp_path / "results").exists()

@@ -173,6 +173,15 @@ def _recipe(task: str, settings: Settings) -> tuple[Settings, compiled.Recipe]:
     return filled, recipe
 
 
+def check(task: str, mode: str, seed: int | None, settings: Settings | None) -> None:
+    """Make sure that a data set can be made with these settings, without making it.
+
+    Raises:
+        UserError: a name or setting that cannot work.
+    """
+    _plan(task, SPLITS[0], mode, None, seed, settings)
+
+
 def generate(
     task: str,
     split: str,

@@ -5,22 +5,26 @@ from typing import Any
 
 from mg.errors import UserError
 
+MOST_LAYERS, WIDEST = 1_000, 100_000  # more is a slip of the keyboard that would take for ever
+
 
 def whole_number(name: str, value: Any, minimum: int = 1) -> int:
-    """`value` if it is an int of at least `minimum`.
+    """`value` if it is an int of at least `minimum` and at most `MOST_LAYERS`.
 
     Raises:
         UserError: otherwise.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= MOST_LAYERS:
         return value
-    raise UserError(f"option {name}: expected a whole number from {minimum} on, got {value!r}")
+    raise UserError(
+        f"option {name}: expected a whole number from {minimum} to {MOST_LAYERS}, got {value!r}"
+    )
 
 
 def widths(
     value: Any, name: str = "width", *, minimum: int = 1, length: int | None = None
 ) -> list[int]:
-    """`value` if it is a list of at least `minimum` (or exactly `length`) positive ints.
+    """`value` if it is a list of at least `minimum` (or exactly `length`) ints from 1 to `WIDEST`.
 
     Raises:
         UserError: otherwise.
@@ -29,12 +33,12 @@ def widths(
         isinstance(value, Sequence)
         and not isinstance(value, str)
         and (len(value) >= minimum if length is None else len(value) == length)
-        and all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in value)
+        and all(isinstance(w, int) and not isinstance(w, bool) and 0 < w <= WIDEST for w in value)
     ):
         return list(value)
     size = f"{minimum} or more" if length is None else length
     raise UserError(
-        f"option {name}: expected a list of {size} positive whole numbers, got {value!r}"
+        f"option {name}: expected a list of {size} whole numbers from 1 to {WIDEST}, got {value!r}"
     )
 
 

@@ -10,10 +10,23 @@ import sys
 from pathlib import Path
 
 import yaml
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-validate(config, workflow.source_path("../schemas/config.schema.yaml"))
+sys.path.insert(0, workflow.basedir)
+import configuration
+
+# Jobs have the dependencies of the package, but this process only where it runs them itself.
+DEPLOYED = workflow.deployment_settings.deployment_method
+try:
+    configuration.check_files(workflow.configfiles)
+    configuration.check(config)
+    validate(config, workflow.source_path("../schemas/config.schema.yaml"))  # fills in defaults
+    if not DEPLOYED:
+        configuration.check_with_package(
+            config, sys.executable, Path(".snakemake", "checked-configurations")
+        )
+except configuration.Mistake as mistake:
+    sys.exit(f"configuration: {mistake}")  # one line; Snakemake's own errors have several
 
 RESULTS = f"results/{config['run']}"
 LOGS = f"{RESULTS}/logs"
@@ -31,36 +44,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def check_configuration():
-    """What a schema cannot say: that the parts of the configuration fit one another."""
-    known = sorted(config["architectures"])
-    for network in NETWORKS:
-        if network not in known:
-            raise WorkflowError(
-                f"configuration: networks names {network!r}, which architectures does not define; "
-                f"defined are {', '.join(known)}"
-            )
-    for task in TASKS:
-        if task not in config["training"]["tasks"]:
-            raise WorkflowError(
-                f"configuration: tasks names {task}, but training.tasks does not say how long to "
-                "train it"
-            )
-        settings = config["training"]["tasks"][task]
-        for network, parts in settings["accumulate"].items():
-            if settings["batch"] % parts:
-                raise WorkflowError(
-                    f"configuration: training.tasks.{task}.accumulate.{network} is {parts}, which "
-                    f"does not divide the batch of {settings['batch']}"
-                )
-
-
-check_configuration()
-
 # Jobs call the `mg` of this checkout: with the Python that runs Snakemake, activated or not, or with
 # that of their own environment under --sdm conda or apptainer.
 OWN_PYTHON = shlex.quote(str(Path(sys.executable).parent))
-DEPLOYED = workflow.deployment_settings.deployment_method
 shell.prefix(
     "set -euo pipefail; "
     + ("" if DEPLOYED else f"export PATH={OWN_PYTHON}:$PATH; ")
@@ -101,12 +87,11 @@ def architecture(network):
 
 
 def task_option(task, option, key=None):
-    """A task's data setting as an option of `mg generate`; nothing where it is the paper's."""
+    """A task's data setting as arguments of `mg generate`; none where it is the paper's."""
     value = config["data"]["tasks"].get(task, {}).get(key or option)
     if value is None:
-        return ""
-    values = value if isinstance(value, list) else [value]
-    return f"--{option} {' '.join(map(str, values))}"
+        return []
+    return [f"--{option}", *(value if isinstance(value, list) else [value])]
 
 
 def training(task, key):

@@ -11,7 +11,7 @@ rule fetch_mnist:
     conda:
         "../../envs/mg.yaml"
     params:
-        sources=config["mnist"]["sources"],
+        sources=lambda wildcards: config["mnist"]["sources"],  # their braces are no wildcards
         directory=subpath(output.record, parent=True),
     shell:
         "mg fetch --source {params.sources:q} --output {params.directory:q}"
@@ -42,8 +42,8 @@ rule generate:
         digits=lambda wildcards: task_option(wildcards.task, "digits"),
         code=code("data/clutter.py", "data/compiled.py"),
     shell:
-        "mg generate --task {wildcards.task} --split {wildcards.split} --mnist {params.mnist:q}"
-        " --mode {params.mode} --seed {params.seed} --canvas {params.canvas}"
-        " --digit-size {params.digit_size} --threshold {params.threshold}"
-        " {params.number} {params.scale} {params.digits}"
+        "mg generate --task {wildcards.task:q} --split {wildcards.split:q} --mnist {params.mnist:q}"
+        " --mode {params.mode:q} --seed {params.seed:q} --canvas {params.canvas:q}"
+        " --digit-size {params.digit_size:q} --threshold {params.threshold:q}"
+        " {params.number:q} {params.scale:q} {params.digits:q}"
         " --workers {threads} --output {output:q} > {log:q} 2>&1"

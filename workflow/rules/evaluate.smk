@@ -21,7 +21,7 @@ rule evaluate:
         code=code("metrics.py", "evaluation/predict.py"),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
-        " --predictions {output.predictions:q} --device {resources.device} --threads {threads} > {log:q} 2>&1"
+        " --predictions {output.predictions:q} --device {resources.device:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule saliency:
@@ -47,6 +47,6 @@ rule saliency:
         stride=config["saliency"]["stride"],
         code=code("evaluation/saliency.py"),
     shell:
-        "mg saliency --model {input.model:q} --data {input.test:q} --examples {params.examples}"
-        " --window {params.window} --stride {params.stride} --device {resources.device} --threads {threads}"
+        "mg saliency --model {input.model:q} --data {input.test:q} --examples {params.examples:q}"
+        " --window {params.window:q} --stride {params.stride:q} --device {resources.device:q} --threads {threads}"
         " --output {output:q} > {log:q} 2>&1"

@@ -15,7 +15,7 @@ rule configuration:
     conda:
         "../../envs/mg.yaml"
     params:
-        text=resolved_configuration(),
+        text=lambda wildcards: resolved_configuration(),  # its braces are no wildcards
     shell:
         "printf '%s' {params.text:q} > {output:q} 2> {log:q}"
 
@@ -37,11 +37,11 @@ rule results_table:
         tasks=lambda wildcards: GROUPS[wildcards.group],
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
-        caption=config["description"],
+        caption=lambda wildcards: config["description"],  # its braces are no wildcards
         code=code("report/tables.py", "report/render.py", "report/names.py"),
     shell:
-        "mg table results --metrics {input.metrics:q} --tasks {params.tasks}"
-        " --expected {params.expected} --name {params.name} --caption {params.caption:q}"
+        "mg table results --metrics {input.metrics:q} --tasks {params.tasks:q}"
+        " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -59,10 +59,10 @@ rule network_table:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        caption=config["description"],
+        caption=lambda wildcards: config["description"],  # its braces are no wildcards
         code=code("report/tables.py", "report/render.py", "report/names.py", "networks/table.py"),
     shell:
-        "mg table networks --metrics {input.metrics:q} --caption {params.caption:q}"
+        "mg table networks --metrics {input.metrics:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -82,11 +82,11 @@ rule claims_table:
     params:
         prefix=stem,
         name=config["run"],
-        caption=config["description"],
+        caption=lambda wildcards: config["description"],  # its braces are no wildcards
         code=code("report/claims.py", "report/render.py", "report/names.py"),
     shell:
         "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
-        " --name {params.name} --caption {params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
+        " --name {params.name:q} --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
 
 
 rule figure_examples:
@@ -146,7 +146,7 @@ rule figure_segmentation:
         code=FIGURE_CODE,
     shell:
         "mg figure segmentation --data {input.data:q} --predictions {input.predictions:q}"
-        " --examples {params.examples} --output {params.prefix:q} > {log:q} 2>&1"
+        " --examples {params.examples:q} --output {params.prefix:q} > {log:q} 2>&1"
 
 
 rule figure_spatial:
@@ -168,7 +168,7 @@ rule figure_spatial:
         code=FIGURE_CODE,
     shell:
         "mg figure spatial --data {input.data:q} --predictions {input.predictions:q}"
-        " --examples {params.examples} --output {params.prefix:q} > {log:q} 2>&1"
+        " --examples {params.examples:q} --output {params.prefix:q} > {log:q} 2>&1"
 
 
 rule figure_saliency:
@@ -188,7 +188,7 @@ rule figure_saliency:
         examples=config["saliency"]["examples"],
         code=FIGURE_CODE,
     shell:
-        "mg figure saliency --saliency {input.saliency:q} --examples {params.examples}"
+        "mg figure saliency --saliency {input.saliency:q} --examples {params.examples:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
 
 

@@ -21,7 +21,7 @@ rule train:
         folder=subpath(output.model, parent=True),
         network=lambda wildcards: architecture(wildcards.network)[0],
         options=lambda wildcards: architecture(wildcards.network)[1],
-        valid=lambda wildcards, input: f"--valid {shlex.quote(input.valid)}" if input.valid else "",
+        valid=lambda wildcards, input: ["--valid", input.valid] if input.valid else [],
         optimizer=config["training"]["optimizer"],
         schedule=config["training"]["schedule"],
         learning_rate=config["training"]["learning_rate"],
@@ -45,11 +45,11 @@ rule train:
             "training/recipe.py",
         ),
     shell:
-        "mg train --task {wildcards.task} --network {params.network} --options {params.options:q}"
-        " --label {wildcards.network} --seed {wildcards.seed}"
-        " --train {input.train:q} {params.valid}"
-        " --optimizer {params.optimizer} --schedule {params.schedule}"
-        " --learning-rate {params.learning_rate} --weight-decay {params.weight_decay}"
-        " --precision {params.precision} {params.output_prior} --epochs {params.epochs} --iterations {params.iterations}"
-        " --batch {params.batch} --accumulate {params.accumulate}"
-        " --device {resources.device} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
+        "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"
+        " --label {wildcards.network:q} --seed {wildcards.seed:q}"
+        " --train {input.train:q} {params.valid:q}"
+        " --optimizer {params.optimizer:q} --schedule {params.schedule:q}"
+        " --learning-rate {params.learning_rate:q} --weight-decay {params.weight_decay:q}"
+        " --precision {params.precision:q} {params.output_prior:q} --epochs {params.epochs:q} --iterations {params.iterations:q}"
+        " --batch {params.batch:q} --accumulate {params.accumulate:q}"
+        " --device {resources.device:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"

@@ -1,0 +1,278 @@
+"""Mistakes in a configuration: one line that names the key and what is allowed, before any job.
+
+Each is written to a file and met by the real Snakefile, in a process forked from one that has
+Snakemake loaded already. Nothing from a configuration is run by a shell.
+"""
+
+import html
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_report_tables import record
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "workflow"))
+import configuration  # noqa: E402
+
+# What is written, the key that is named, what is said of it.
+MISTAKES = {
+    "misspelt key": ("netwroks: [pmg]", "netwroks", "did you mean networks?"),
+    "misspelt key within": ("training: {learnig_rate: 0.1}", "training.learnig_rate",
+                            "did you mean learning_rate?"),
+    "misspelt key of a task": ("training: {tasks: {translation: {epoch: 3}}}",
+                               "training.tasks.translation.epoch", "did you mean epochs?"),
+    "misspelt task": ("tasks: [segmentatoin]", "tasks.0", "did you mean segmentation?"),
+    "misspelt task of the data": ("data: {tasks: {rotatoin: {train: 5}}}", "data.tasks",
+                                  "did you mean rotation?"),
+    "misspelt choice": ("data: {mode: papr}", "data.mode", "one of paper, independent"),
+    "1e-3 is text to YAML": ("training: {learning_rate: 1e-3}", "training.learning_rate",
+                             "write 0.001"),
+    "a rate in words": ("training: {learning_rate: high}", "training.learning_rate",
+                        "a number above 0"),
+    "a rate of nothing": ("training: {learning_rate: 0}", "training.learning_rate",
+                          "a number above 0"),
+    "an infinite rate": ("training: {learning_rate: .inf}", "training.learning_rate",
+                         "a number above 0"),
+    "a rate that is no number": ("training: {learning_rate: .nan}", "training.learning_rate",
+                                 "a number above 0"),
+    "a negative decay": ("training: {weight_decay: -1}", "training.weight_decay", "at least 0"),
+    "a negative canvas": ("data: {canvas: -32}", "data.canvas", "a whole number of at least 8"),
+    "a canvas with a fraction": ("data: {canvas: 32.5}", "data.canvas", "a whole number"),
+    "no examples": ("data: {tasks: {translation: {train: 0}}}", "data.tasks.translation.train",
+                    "at least 1"),
+    "more examples than anyone has": ("data: {tasks: {translation: {train: 99999999999}}}",
+                                      "data.tasks.translation.train", "at most 2147483647"),
+    "a threshold above one": ("data: {threshold: 1.5}", "data.threshold", "at most 1"),
+    "no task": ("tasks: []", "tasks", "a list of 1 or more"),
+    "no network": ("networks: []", "networks", "a list of 1 or more"),
+    "no seed": ("seeds: []", "seeds", "a list of 1 or more"),
+    "one value for a list": ("tasks: translation", "tasks", "a list of 1 or more"),
+    "a seed twice": ("seeds: [0, 1, 0]", "seeds", "0 is given twice"),
+    "a key twice": ("seeds: [0]\nseeds: [1]", "seeds", "given twice, again in line 2"),
+    "a seed with a point": ("seeds: [1.0]", "seeds.0", "a whole number"),
+    "a negative seed": ("seeds: [-1]", "seeds.0", "at least 0"),
+    "a seed that is true": ("seeds: [true]", "seeds.0", "a whole number"),
+    "a yes for a flag": ("training: {output_prior: 'yes'}", "training.output_prior",
+                         "true or false"),
+    "a missing value": ("training:", "training", "a mapping"),
+    "a run name with a slash": ("run: a/b", "run", "letters, digits"),
+    "a run name that climbs": ("run: ../other", "run", "letters, digits"),
+    "a run name with a space": ("run: a b", "run", "letters, digits"),
+    "a run name that is a command": ("run: $(touch hacked)", "run", "letters, digits"),
+    "a run name with quotes": ("run: a'b\"c", "run", "letters, digits"),
+    "a run name that ends a line": ('run: "a\\n"', "run", "letters, digits"),
+    "a run name that is a date": ("run: 2026-01-02", "run", "put it in quotes"),
+    "a run name that is a number": ("run: 12", "run", "put it in quotes"),
+    "a network's name that is a command": ("architectures: {$(touch hacked): {network: pmg}}",
+                                           "architectures", "letters, digits"),
+    "a description with a NUL": ('description: "a\\0b"', "description", "control character"),
+    "a directory that looks like an option": ("mnist: {directory: --help}", "mnist.directory",
+                                              "neither a hyphen"),
+    "a directory with a wildcard": ("mnist: {directory: 'data/{run}'}", "mnist.directory",
+                                    "without braces"),
+    "no source": ("mnist: {sources: []}", "mnist.sources", "a list of 1 or more"),
+    "an undefined network": ("networks: [pmgg]", "networks", "did you mean pmg?"),
+    "accumulation that does not divide": (
+        "training: {tasks: {translation: {accumulate: {pmg: 3}}}}",
+        "training.tasks.translation.accumulate.pmg", "does not divide"),
+    "an unknown network": ("architectures: {pmg: {network: lenet}}", "architectures.pmg.network",
+                           "there are pmg"),
+    "an unknown option": ("architectures: {pmg: {options: {widht: [8, 4]}}}",
+                          "architectures.pmg.options", "there are n_layer, width"),
+    "widths that are no numbers": ("architectures: {pmg: {options: {width: wide}}}",
+                                   "architectures.pmg.options", "a list of 2 or more"),
+    "a gigantic network": ("architectures: {pmg: {options: {n_layer: 99999999}}}",
+                           "architectures.pmg.options", "from 1 to 1000"),
+    "widths and grids that disagree": ("architectures: {pmg: {options: {grids: 7}}}",
+                                       "architectures.pmg.options", "grids disagree"),
+    "an impossible canvas": ("data: {canvas: 30}", "data.canvas", "a multiple of 4"),
+    "digits larger than the canvas": ("data: {digit_size: 40}", "data.canvas", "does not fit"),
+    "a scale upside down": ("data: {tasks: {translation: {scale: [2, 1]}}}",
+                            "data.tasks.translation.scale", "ascending"),
+    "several digits where there is one": ("data: {tasks: {translation: {digits: [3, 1]}}}",
+                                          "data.tasks.translation.digits", "one digit per image"),
+    "a window larger than the canvas": ("saliency: {window: 40}", "saliency.window",
+                                        "does not fit"),
+}  # fmt: skip
+
+# Forks one process per configuration, two at a time, each in a folder of its own with out.txt.
+DRY_RUNS = """
+import os, sys
+from pathlib import Path
+import snakemake.cli, jsonschema, yaml
+snakefile, folders = sys.argv[1], sys.argv[2:]
+running = 0
+for folder in folders:
+    if running == 2:
+        os.wait()
+        running -= 1
+    if not os.fork():
+        os.chdir(folder)
+        out = os.open("out.txt", os.O_WRONLY | os.O_CREAT)
+        os.dup2(out, 1), os.dup2(out, 2)
+        code = 1
+        try:
+            snakemake.cli.main(["--snakefile", snakefile, "--cores", "1", "--dry-run", "--quiet",
+                                "all", "--configfile", "changed.yaml"])
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+            code = end.code if isinstance(end.code, int) else 1
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            Path("code.txt").write_text(str(code or 0))
+            os._exit(0)
+    running += 1
+while running:
+    os.wait()
+    running -= 1
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Exit status, output and folder of a dry run with every mistake, and with none."""
+    folders = {}
+    for name, (text, *_) in {**MISTAKES, "none": ("run: right",)}.items():
+        folders[name] = tmp_path_factory.mktemp("mistake")
+        (folders[name] / "changed.yaml").write_text(text + "\n")
+    snakefile = str(ROOT / "workflow/Snakefile")
+    subprocess.run(
+        [sys.executable, "-c", DRY_RUNS, snakefile, *map(str, folders.values())], check=True
+    )
+    return {
+        name: (int((folder / "code.txt").read_text()), (folder / "out.txt").read_text(), folder)
+        for name, folder in folders.items()
+    }
+
+
+def test_a_right_configuration_is_planned(answers):
+    code, output, _ = answers["none"]
+    assert code == 0, output
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_in_one_line_before_any_job(answers, mistake):
+    _, key, said = MISTAKES[mistake]
+    code, output, folder = answers[mistake]
+    assert code == 1
+    words = re.compile(r"Using workflow specific profile|Config file .* is extended|^$")
+    (line,) = [line for line in output.splitlines() if not words.match(line)]
+    assert line.startswith(f"configuration: {key}: ") and said in line
+    assert not (folder / "results").exists() and not (folder / "hacked").exists()
+
+
+# ------------------------------------------------------------------------ nothing reaches a shell
+
+
+def test_every_value_in_a_shell_command_is_quoted():
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for command in re.findall(r"    shell:\n((?: {8}\"[^\n]*\n)+)", path.read_text()):
+            for value in re.findall(r"\{([^{}]+)\}", command):
+                assert value == "threads" or value.endswith(":q"), f"{path.name}: {{{value}}}"
+
+
+HOSTILE = (
+    "-x $(touch hacked) `touch hacked` 'a' \"b\" {task} {0} & | > hacked \\ %s #\n; touch hacked"
+)
+
+
+def test_hostile_texts_stay_texts(tmp_path, mnist_directory):
+    """A description and a directory full of what shells and formats act on, through real jobs."""
+    digits = tmp_path / 'it\'s "$(touch hacked)"; é &'
+    digits.symlink_to(mnist_directory)
+    config = {
+        "run": "hostile",
+        "description": HOSTILE,
+        "tasks": ["translation"],
+        "networks": ["pmg"],
+        "mnist": {"directory": digits.name, "sources": ["as-is"]},
+        "data": {"tasks": {"translation": {"test": 4}}},
+        "saliency": {"tasks": []},
+    }
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(config))
+    model = tmp_path / "results/hostile/models/translation/pmg/seed0"
+    model.mkdir(parents=True)
+    (model / "metrics.json").write_text(json.dumps(record(dataset="translation")))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")),
+            *("--configfile", "changed.yaml", "--cores", "2"),
+            *("results/hostile/configuration.yaml", "results/hostile/data/translation/test.h5"),
+            *("results/hostile/tables/claims.html", "--allowed-rules"),
+            *("configuration", "fetch_mnist", "generate", "claims_table"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("hacked*"))
+    results = tmp_path / "results/hostile"
+    assert yaml.safe_load((results / "configuration.yaml").read_text())["description"] == HOSTILE
+    page = html.unescape((results / "tables/claims.html").read_text())
+    assert " ".join(HOSTILE.split()) in " ".join(page.split())
+
+
+# ------------------------------------------------------------------------ anything at all
+
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+def places(value, path=()):
+    """The path of everything in a configuration."""
+    yield path
+    if isinstance(value, dict | list):
+        for name in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[name], (*path, name))
+
+
+def replaced(value, path, new):
+    if not path:
+        return new
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted(places(DEFAULT), key=str)), anything), max_size=3))
+def test_any_configuration_is_accepted_or_refused_in_one_line(changes):
+    config = DEFAULT
+    for path, new in changes:
+        try:
+            config = replaced(config, path, new)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            pass  # an earlier change has taken that place away
+    try:
+        configuration.check(config)
+    except configuration.Mistake as mistake:
+        assert re.fullmatch(r"[^\n]+: [^\n]+", str(mistake))
+    else:
+        assert json.loads(json.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    "deep",
+    ["[" * 50 + "]" * 50, "\n".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]" for i in range(1, 12))],
+    ids=["nested", "bomb"],
+)
+def test_a_configuration_without_end_is_refused(deep, tmp_path):
+    text = "a0: &a0 [x]\n" + deep if "*a0" in deep else deep
+    path = tmp_path / "deep.yaml"
+    path.write_text(text)
+    configuration.check_files([path])
+    with pytest.raises(configuration.Mistake, match="allowed are fewer"):
+        configuration.check(yaml.safe_load(text))

@@ -1,0 +1,260 @@
+"""Refuse a configuration that cannot work: one line that names the key and what is allowed.
+
+First what a schema can say, then what it cannot, last what only the package knows (`mg check`): it
+needs PyTorch, which takes seconds to load, so it is asked once per configuration.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import subprocess
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError, validators
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+
+
+_MOST_VALUES, _DEEPEST = 100_000, 20
+
+
+class Mistake(Exception):
+    """What is wrong with a configuration, in one line that begins with the key."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(" ".join(f"{key}: {problem}".split()))
+
+
+def check_files(paths: Iterable[str | os.PathLike]) -> None:
+    """Refuse a key that stands twice in a file; the parser would silently take the last.
+
+    Raises:
+        Mistake: it does.
+    """
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            for key, line in _keys_given_twice(yaml.compose(file, yaml.SafeLoader), "", set()):
+                raise Mistake(key, f"given twice, again in line {line} of {path}; allowed is once")
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse what the schema does not accept and selections of what is not defined.
+
+    Raises:
+        Mistake: the first one.
+    """
+    for number, (key, value) in enumerate(_values(config)):
+        if number > _MOST_VALUES:
+            raise Mistake(key, f"more than {_MOST_VALUES:,} values; allowed are fewer")
+        if isinstance(value, str) and not all(map(_writable, value)):
+            raise Mistake(key, f"{_show(value)} holds a control character; allowed is text")
+    errors = sorted(_VALIDATOR.iter_errors(config), key=_misspelt_keys_first)
+    if errors:
+        raise _mistake(errors[0])
+    known = sorted(config["architectures"])
+    for network in config["networks"]:
+        if network not in known:
+            hint = _did_you_mean(network, known)
+            problem = f"architectures does not define {network}; {hint}defined are "
+            raise Mistake("networks", problem + ", ".join(known))
+    amounts = config.get("training", {}).get("tasks", {})
+    for task in config["tasks"]:
+        if task not in amounts:
+            raise Mistake("training.tasks", f"the amount of training for {task} is missing")
+        for network, parts in amounts[task].get("accumulate", {}).items():
+            if amounts[task]["batch"] % parts:
+                raise Mistake(
+                    f"training.tasks.{task}.accumulate.{network}",
+                    f"{parts} does not divide the batch of {amounts[task]['batch']}; allowed is a "
+                    "divisor",
+                )
+
+
+def check_with_package(config: dict[str, Any], python: str, memory: Path) -> None:
+    """Refuse what the networks and the generator refuse: options, canvas, digits, windows.
+
+    Args:
+        config: with every default filled in.
+        python: the interpreter that has the package's dependencies.
+        memory: a folder that remembers what was found right.
+
+    Raises:
+        Mistake: the first one.
+    """
+    text = json.dumps(config, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode())
+    for path in sorted((ROOT / "mg").rglob("*.py")):
+        digest.update(path.read_bytes())
+    found_right = memory / digest.hexdigest()
+    if found_right.exists():
+        return
+    done = subprocess.run(
+        [python, "-m", "mg", "check", "/dev/stdin"],
+        input=text,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+    )
+    if done.returncode:
+        line = (done.stderr.strip().splitlines() or ["mg check ended without a word"])[-1]
+        raise Mistake(*line.removeprefix("mg check: error: ").split(": ", 1))
+    try:
+        memory.mkdir(parents=True, exist_ok=True)
+        found_right.touch()
+    except OSError:
+        pass  # then it is asked again
+
+
+# ------------------------------------------------------------------------ words
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return ascii(text) if not text.isprintable() else text if len(text) < 60 else f"{text[:57]}…"
+
+
+def _did_you_mean(word: Any, known: Iterable[Any]) -> str:
+    near = difflib.get_close_matches(str(word), list(map(str, known)), 1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in schema:
+        return schema
+    return SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] | schema
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """In words, what a schema accepts."""
+    schema = _resolved(schema)
+    if "enum" in schema:
+        return f"one of {', '.join(map(str, schema['enum']))}"
+    if "pattern" in schema:
+        return schema["$comment"]
+    if schema.get("type") == "array":
+        few = schema.get("minItems", 0)
+        number = f"{few}" if few == schema.get("maxItems") else f"{few} or more"
+        different = "different values" if schema.get("uniqueItems") else "values"
+        return f"a list of {number} {different}, each {_allowed(schema['items'])}"
+    words = {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "text that is not empty" if schema.get("minLength") else "text",
+        "boolean": "true or false",
+        "object": "a mapping of keys to values",
+    }
+    bounds = {
+        "minimum": "of at least",
+        "exclusiveMinimum": "above",
+        "maximum": "and at most",
+        "exclusiveMaximum": "and below",
+    }
+    limits = [f"{word} {schema[name]}" for name, word in bounds.items() if name in schema]
+    return " ".join([words[schema["type"]], *limits])
+
+
+def _mistake(error: ValidationError) -> Mistake:
+    key = ".".join(map(str, error.absolute_path)) or "the configuration"
+    value, rule, schema = error.instance, error.validator, error.schema
+    of_a_key = "propertyNames" in error.absolute_schema_path
+    if rule == "additionalProperties":
+        known = list(schema.get("properties", {}))
+        unknown = next(name for name in value if name not in known)
+        path = ".".join(map(str, [*error.absolute_path, unknown]))
+        hint = _did_you_mean(unknown, known)
+        return Mistake(path, f"no such key; {hint}allowed are {', '.join(known)}")
+    if rule == "required":
+        lacking = next(name for name in error.validator_value if name not in value)
+        needed = ", ".join(error.validator_value)
+        return Mistake(key, f"the key {lacking} is missing; needed are {needed}")
+    if rule == "uniqueItems":
+        twice = next(item for i, item in enumerate(value) if item in value[:i])
+        return Mistake(key, f"{_show(twice)} is given twice; allowed is {_allowed(schema)}")
+    hint = ""
+    if rule == "enum":
+        hint = _did_you_mean(value, error.validator_value)
+    elif rule == "type" and error.validator_value == "string":
+        hint = "put it in quotes; "
+    elif rule == "type" and isinstance(value, str):
+        hint = _read_as_text(value)
+    what = f"the key {_show(value)}" if of_a_key else _show(value)
+    return Mistake(key, f"{what} is not allowed; {hint}allowed is {_allowed(schema)}")
+
+
+def _read_as_text(value: str) -> str:
+    try:
+        return f"YAML reads this as text, write {float(value)!r}; "
+    except ValueError:
+        return ""
+
+
+# ------------------------------------------------------------------------ rules
+
+
+def _whole(_, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(_, value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# JSON Schema lets 8.0 pass as a whole number, and .inf and .nan as numbers.
+_VALIDATOR = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _whole, "number": _finite}
+    ),
+)(SCHEMA)
+
+
+def _misspelt_keys_first(error: ValidationError) -> tuple:
+    """A misspelt key is also a missing one; what is written there says more."""
+    return error.validator != "additionalProperties", list(map(str, error.absolute_path))
+
+
+def _writable(character: str) -> bool:
+    """Whether a command line and a file can carry it."""
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
+
+
+def _values(value: Any, path: tuple = ()) -> Iterator[tuple[str, Any]]:
+    """(key, value) of everything in a configuration, the keys themselves included."""
+    key = ".".join(map(str, path)) or "the configuration"
+    if len(path) > _DEEPEST:
+        raise Mistake(key[:60], f"more than {_DEEPEST} levels; allowed are fewer")
+    yield key, value
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield key, name
+            yield from _values(entry, (*path, name))
+    elif isinstance(value, list):
+        for i, entry in enumerate(value):
+            yield from _values(entry, (*path, i))
+
+
+def _keys_given_twice(
+    node: yaml.Node | None, prefix: str, visited: set[int]
+) -> Iterator[tuple[str, int]]:
+    """(key, line) of every key that its mapping in the YAML document has already."""
+    if id(node) in visited:  # an alias
+        return
+    visited.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        names = set()
+        for name, value in node.value:
+            if isinstance(name, yaml.ScalarNode) and name.value != "<<":
+                if name.value in names:
+                    yield f"{prefix}{name.value}", name.start_mark.line + 1
+                names.add(name.value)
+                yield from _keys_given_twice(value, f"{prefix}{name.value}.", visited)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _keys_given_twice(value, prefix, visited)
