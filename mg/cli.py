@@ -202,6 +202,7 @@ def _train(commands) -> None:
                 threads=settings.threads,
                 label=settings.label,
                 checkpoint_seconds=settings.checkpoint_seconds,
+                execution=settings.execution,
                 log=_log,
             )
         except Interrupted as interruption:
@@ -231,6 +232,12 @@ def _train(commands) -> None:
     )
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=60, help="work that a kill may lose"
+    )
+    parser.add_argument(
+        "--execution",
+        default="auto",
+        help="of a step: eager, graph (recorded once and replayed, on CUDA), compiled "
+        "(torch.compile, takes minutes to start), or auto: graph on CUDA, else eager",
     )
     _compute_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")

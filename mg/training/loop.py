@@ -24,6 +24,7 @@ from mg.training.device import activation_type, device_name
 from mg.training.feed import Clutter, Epoch, Feed, Pair
 from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
+from mg.training.step import GraphStep, Step, build_step
 
 MODEL_FORMAT = "mg-model-1"
 VALIDATION_BATCH = 100
@@ -50,6 +51,7 @@ def train(
     threads: int | None = None,
     label: str | None = None,
     checkpoint_seconds: float = 60,
+    execution: str = "auto",
     log: Callable[[str], None] = print,
 ) -> None:
     """Train `network` on `dataset` and write model.pt, history.csv and run.json into `output`.
@@ -70,6 +72,7 @@ def train(
         threads: processor threads to compute with; PyTorch's choice if None.
         label: what tables call the network, if not by its name.
         checkpoint_seconds: work that a killed training may lose.
+        execution: how steps are executed, see `mg.training.step.build_step`.
         log: takes lines for people.
 
     Raises:
@@ -98,7 +101,10 @@ def train(
     if recipe.output_prior:
         set_output_prior(model, train_feed)
     residual = networks.registry.resolve_network(network, dataset).residual
-    run = _Run(model, objective(dataset), recipe, seed, residual, train_feed, valid_feed, device)
+    goal, optimizer = objective(dataset), recipe.build_optimizer(model)
+    activations = activation_type(recipe.precision, device)
+    step = build_step(execution, log, model, goal.loss, optimizer, activations, recipe.accumulate)
+    run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step)
     checkpoints = Checkpoints(output / "checkpoints", settings)
     state = checkpoints.load(log)
     if state:
@@ -136,7 +142,8 @@ def train(
             "seconds": round(run.seconds, 3),
             "images_per_second": round(recipe.images / run.seconds, 1),
             "device": device_name(device),
-            "activations": str(run.activations).removeprefix("torch."),
+            "activations": str(activations).removeprefix("torch."),
+            "execution": step.execution,
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "peak_device_bytes": torch.cuda.max_memory_allocated(device)
             if device.type == "cuda"
@@ -186,16 +193,15 @@ class _Run:
         residual: bool,
         train_feed: Feed,
         valid_feed: Feed | None,
-        device: torch.device,
+        optimizer: torch.optim.Optimizer,
+        step: Step | GraphStep,
     ) -> None:
         self.model, self.objective, self.recipe = model, objective, recipe
-        self.seed, self.residual, self.device = seed, residual, device
+        self.seed, self.residual, self.device = seed, residual, step.device
         self.train_feed, self.valid_feed = train_feed, valid_feed
-        self.activations = activation_type(recipe.precision, device)
-        self.optimizer = recipe.build_optimizer(model)
+        self.optimizer, self.take = optimizer, step
         self.epoch, self.iteration, self.seconds, self.attempts = 0, 0, 0.0, 1
         self.history: list[dict[str, Any]] = []
-        self.loss_sum = torch.zeros((), device=device)
         self._batches: Iterator[Iterator[Pair]] | None = None  # the rest of this epoch's
         self._clock = time.perf_counter()
         self._epoch_began = 0.0
@@ -207,7 +213,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "iteration": self.iteration,
-            "loss_sum": self.loss_sum,
+            "loss_sum": self.take.loss_sum,
             "history": self.history,
             "seconds": self.seconds,
             "epoch_began": self._epoch_began,
@@ -222,7 +228,7 @@ class _Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.iteration = state["epoch"], state["iteration"]
-        self.loss_sum = state["loss_sum"].to(self.device)
+        self.take.loss_sum.copy_(state["loss_sum"])
         self.history, self.seconds = state["history"], state["seconds"]
         self._epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
         torch.set_rng_state(state["random"])
@@ -235,6 +241,12 @@ class _Run:
         self.seconds += now - self._clock
         self._clock = now
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the newest step."""
+        step = self.epoch * self.recipe.iterations + self.iteration - 1
+        return self.recipe.rate(step, self.residual)
+
     def step(self) -> None:
         """One optimiser step on one batch; nothing in it waits for the device."""
         recipe = self.recipe
@@ -243,17 +255,10 @@ class _Run:
             self._batches = self.train_feed.batches(epoch, self.iteration)
             self.model.train()
         if self.iteration == 0 and recipe.forgets_momentum:
-            self.optimizer.state.clear()
-        rate = recipe.rate(self.epoch * recipe.iterations + self.iteration, self.residual)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        for x, y in next(self._batches):
-            loss = self.objective.loss(self._forward(x).float(), y) / recipe.accumulate
-            loss.backward()
-            self.loss_sum += loss.detach()
-        self.optimizer.step()
+            for state in self.optimizer.state.values():
+                state["momentum_buffer"].zero_()  # in place: a recorded step goes on reading it
         self.iteration += 1
+        self.take(next(self._batches), self.rate)
 
     def end_epoch(self) -> dict[str, Any]:
         """Measure on the validation set, note the epoch, move to the next."""
@@ -264,15 +269,15 @@ class _Run:
         row = {
             "epoch": self.epoch + 1,
             "images": (self.epoch + 1) * images,
-            "train_loss": float(self.loss_sum) / self.recipe.iterations,
+            "train_loss": float(self.take.loss_sum) / self.recipe.iterations,
             **{column: valid.get(name) for column, name in self.objective.measures.items()},
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.rate,
             "images_per_second": round(images / spent, 1),
             "seconds": round(self.seconds, 3),
         }
         self.history.append(row)
         self.epoch, self.iteration, self._batches = self.epoch + 1, 0, None
-        self.loss_sum.zero_()
+        self.take.loss_sum.zero_()
         self._epoch_began = self.seconds
         return row
 
@@ -282,17 +287,12 @@ class _Run:
             writer.writeheader()
             writer.writerows(self.history)
 
-    def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        reduced = self.activations != torch.float32
-        with torch.autocast(self.device.type, self.activations, enabled=reduced):
-            return self.model(x)
-
     @torch.inference_mode()
     def _validate(self) -> dict[str, Any]:
         self.model.eval()
         metrics = self.objective.metrics()
         for x, y in self.valid_feed.once(VALIDATION_BATCH):
-            metrics.update(self._forward(x).float(), y)
+            metrics.update(self.take.forward(x).float(), y)
         return metrics.compute()
 
 
@@ -350,12 +350,12 @@ def _line(row: dict[str, Any], recipe: Recipe, objective: Objective, seconds: fl
 
 
 def _check_finite(run: _Run, checkpoints: Checkpoints) -> None:
-    if math.isfinite(float(run.loss_sum)):
+    if math.isfinite(float(run.take.loss_sum)):
         return
     last = checkpoints.newest if checkpoints.newest.exists() else "none"
     raise UserError(
         f"the loss is no longer finite in epoch {run.epoch + 1} at learning rate "
-        f"{run.optimizer.param_groups[0]['lr']:.2g}; train with a lower one "
+        f"{run.rate:.2g}; train with a lower one "
         f"(last good checkpoint: {last})"
     )
 

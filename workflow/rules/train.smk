@@ -43,6 +43,7 @@ rule train:
             "training/loop.py",
             "training/objective.py",
             "training/recipe.py",
+            "training/step.py",
         ),
     shell:
         "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"

@@ -1,0 +1,202 @@
+"""One optimiser step: from a batch to new weights, called op by op, recorded, or compiled.
+
+A step of these small networks is hundreds of short kernels; a GPU runs them faster than Python can
+start them. There, the whole step (forward, backward, optimiser) is recorded once as a CUDA graph
+and then replayed, from buffers that always lie in the same place. Nothing in a step waits for the
+device.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from mg.errors import UserError
+from mg.training.feed import Pair
+
+EXECUTIONS = ("auto", "eager", "graph", "compiled")
+
+
+class Step:
+    """Take optimiser steps, one operation after the other.
+
+    Args:
+        model: in training mode when a step is taken.
+        loss: (logits in float32, targets) -> mean over the examples.
+        optimizer: over the parameters of `model`.
+        activations: float32, or a type for autocast.
+        accumulate: parts that every batch comes in.
+
+    Attributes:
+        loss_sum: scalar on the device; the losses of the steps since it was zeroed, in place.
+        execution: `eager`, `graph` or `compiled`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: torch.optim.Optimizer,
+        activations: torch.dtype = torch.float32,
+        accumulate: int = 1,
+    ) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.trained = model  # what is called in training: the model, or its compiled form
+        self.activations, self.accumulate = activations, accumulate
+        self.device = next(model.parameters()).device
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.execution = "eager"
+
+    def __call__(self, batch: Iterable[Pair], rate: float | Tensor) -> None:
+        """Update the weights with `batch`, given in its parts, at learning rate `rate`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        for x, y in batch:
+            self.loss_sum += self.backward(x, y)
+        self.optimizer.step()
+
+    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the gradients of a part; return its share of the batch's loss."""
+        loss = self.loss(self.forward(x, self.trained).float(), y) / self.accumulate
+        loss.backward()
+        return loss.detach()
+
+    def forward(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Logits of network inputs, activations in the type of this training."""
+        reduced = self.activations != torch.float32
+        # Weights are read once per pass: a cache of them brings nothing, and spoils a recording.
+        with torch.autocast(
+            self.device.type, self.activations, enabled=reduced, cache_enabled=False
+        ):
+            return (model or self.model)(x)
+
+
+class CompiledStep(Step):
+    """Steps whose network is compiled (torch.compile) at the first batch, which takes minutes."""
+
+    def __init__(self, *args, log: Callable[[str], None], **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.log, self.execution = log, "compiled"
+
+    def __call__(self, batch: Iterable[Pair], rate: float | Tensor) -> None:
+        if self.execution == "compiled" and self.trained is self.model:
+            batch = list(batch)
+            self._compile(*batch[0])
+        super().__call__(batch, rate)
+
+    def _compile(self, x: Tensor, y: Tensor) -> None:
+        """Compile and try, leaving no trace of the trial in the model."""
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.trained = torch.compile(self.model, dynamic=False)
+        try:
+            with torch.random.fork_rng(devices):
+                self.backward(x, y)
+        except Exception as error:  # compilers fail in every way there is
+            self.trained, self.execution = self.model, "eager"
+            self.log(f"not compiled, goes on without: {_first_line(error)}")
+        self.model.load_state_dict(before)
+
+
+class GraphStep:
+    """Steps that are recorded as a CUDA graph and replayed.
+
+    The first steps are taken as `step` takes them: libraries choose and prepare their kernels, and
+    the optimiser makes its state. If the recording fails, all are.
+
+    Args:
+        step: what to record; on a CUDA device.
+        log: takes a line when the recording fails.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step: Step, log: Callable[[str], None]) -> None:
+        self.step, self.log = step, log
+        self.rate = torch.zeros((), device=step.device)
+        self.stream = torch.cuda.Stream(step.device)
+        self.buffers: list[Pair] = []
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.taken, self.failed = 0, False
+
+    @property
+    def loss_sum(self) -> Tensor:
+        return self.step.loss_sum
+
+    @property
+    def execution(self) -> str:
+        return self.step.execution if self.failed or self.step.execution != "eager" else "graph"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step.forward(x)
+
+    def __call__(self, batch: Iterable[Pair], rate: float) -> None:
+        self.rate.fill_(rate)
+        batch = list(batch)
+        if self.graph is None and not self.failed and self.taken == self.WARM_UP:
+            self._record(batch)
+        if self.graph is None:
+            self._take(batch)
+            self.taken += 1
+            return
+        for buffers, part in zip(self.buffers, batch, strict=True):
+            for buffer, value in zip(buffers, part, strict=True):
+                buffer.copy_(value)
+        self.graph.replay()
+
+    def _take(self, batch: list[Pair]) -> None:
+        """A step like any other, on the stream that will record."""
+        here = torch.cuda.current_stream(self.step.device)
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            self.step(batch, self.rate)
+        here.wait_stream(self.stream)
+
+    def _record(self, batch: list[Pair]) -> None:
+        """Record a step that reads `buffers`; nothing is computed yet."""
+        self.buffers = [(x.clone(), y.clone()) for x, y in batch]
+        groups = [g for g in self.step.optimizer.param_groups if "capturable" in g]
+        graph = torch.cuda.CUDAGraph()
+        # The gradients of a recorded step lie in the graph's own memory.
+        self.step.optimizer.zero_grad(set_to_none=True)
+        try:
+            for group in groups:
+                group["capturable"] = True
+            # Threads that load data may go on meanwhile.
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.step(self.buffers, self.rate)
+            self.graph = graph
+        except RuntimeError as error:
+            self.failed = True
+            self.step.optimizer.zero_grad(set_to_none=True)
+            self.log(
+                f"the step cannot be recorded as a CUDA graph, goes on without: "
+                f"{_first_line(error)}"
+            )
+        finally:
+            for group in groups:
+                group["capturable"] = False
+
+
+def build_step(execution: str, log: Callable[[str], None], *args) -> Step | GraphStep:
+    """The step for an `execution`, one of `EXECUTIONS`; `args` are those of `Step`.
+
+    `auto` is `graph` on a CUDA device and `eager` elsewhere; `compiled` is recorded too on CUDA.
+
+    Raises:
+        UserError: an unknown execution, or a graph without a CUDA device.
+    """
+    if execution not in EXECUTIONS:
+        raise UserError(f"execution is {execution!r}; choose {' or '.join(EXECUTIONS)}")
+    step = CompiledStep(*args, log=log) if execution == "compiled" else Step(*args)
+    if step.device.type == "cuda" and execution != "eager":
+        return GraphStep(step, log)
+    if execution == "graph":
+        raise UserError("execution graph needs a CUDA device; use auto or eager")
+    return step
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

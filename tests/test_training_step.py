@@ -1,0 +1,138 @@
+"""Steps in every execution lead to the same weights."""
+
+import copy
+
+import pytest
+import torch
+
+from mg.errors import UserError
+from mg.networks import build
+from mg.networks.execution import accelerate
+from mg.training.objective import PIXELS
+from mg.training.recipe import Recipe
+from mg.training.step import build_step
+
+RECIPES = [
+    Recipe(optimizer="sgd", learning_rate=0.125, batch=8),
+    Recipe(optimizer="sgd", learning_rate=0.125, batch=8, accumulate=2),
+    Recipe(optimizer="adamw", learning_rate=2**-6, batch=8),
+]
+STEPS = 8
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def batches(recipe, device="cpu"):
+    """For every step the parts of its batch, and its rate, which float32 holds exactly."""
+    random = torch.Generator().manual_seed(1)
+    size = recipe.batch // recipe.accumulate
+    for i in range(STEPS):
+        parts = [
+            (
+                torch.randn(size, 1, 16, 16, generator=random).to(device),
+                (torch.rand(size, 1, 16, 16, generator=random) < 0.3).to(torch.uint8).to(device),
+            )
+            for _ in range(recipe.accumulate)
+        ]
+        yield parts, recipe.learning_rate * 2**-i
+
+
+def trained(
+    recipe,
+    execution="eager",
+    device="cpu",
+    activations=torch.float32,
+    *,
+    network="pmg",
+    loss=PIXELS.loss,
+    take=lambda step, parts, rate: step(parts, rate),
+    **options,
+):
+    """State dict, sum of losses, execution and logged lines after `STEPS` steps."""
+    torch.manual_seed(0)
+    model = build(network, "translation", **options or {"width": [4, 4]})
+    accelerate(model).to(device, memory_format=torch.channels_last).train()
+    lines = []
+    optimizer = recipe.build_optimizer(model)
+    step = build_step(
+        execution, lines.append, model, loss, optimizer, activations, recipe.accumulate
+    )
+    for parts, rate in batches(recipe, device):
+        take(step, parts, rate)
+    return model.state_dict(), float(step.loss_sum), step.execution, lines
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_steps_from_buffers_in_place_are_the_same_bit_for_bit(recipe):
+    """What a recorded step relies on: batch and rate may come from memory that is refilled."""
+    kept = {}
+
+    def refill(step, parts, rate):
+        if not kept:
+            kept.update(parts=copy.deepcopy(parts), rate=torch.tensor(0.0))
+        for buffers, part in zip(kept["parts"], parts, strict=True):
+            for buffer, value in zip(buffers, part, strict=True):
+                buffer.copy_(value)
+        kept["rate"].fill_(rate)
+        step(kept["parts"], kept["rate"])
+
+    plain, plain_loss, *_ = trained(recipe)
+    again, loss, *_ = trained(recipe, take=refill)
+    assert loss == plain_loss
+    for name, value in plain.items():
+        assert torch.equal(again[name], value), name
+
+
+def test_a_compiled_step_gives_the_same_weights():
+    recipe = Recipe(optimizer="sgd", learning_rate=0.125, batch=8)
+    small = {"network": "sg", "width": 4, "grids": 2, "blocks": 0}
+    plain, plain_loss, *_ = trained(recipe, **small)
+    compiled, loss, execution, lines = trained(recipe, "compiled", **small)
+    assert execution == "compiled" and not lines
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    for name, value in plain.items():
+        assert torch.allclose(compiled[name], value, rtol=1e-4, atol=1e-5), name
+
+
+def test_where_nothing_can_be_compiled_training_goes_on_unchanged(monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/bin/false",))
+    torch.compiler.reset()
+    with torch._inductor.utils.fresh_inductor_cache():
+        found, loss, execution, lines = trained(RECIPES[1], "compiled")
+    plain, plain_loss, *_ = trained(RECIPES[1])
+    assert execution == "eager" and len(lines) == 1 and "not compiled" in lines[0]
+    assert loss == plain_loss
+    assert all(torch.equal(found[name], value) for name, value in plain.items())
+
+
+def test_an_execution_that_is_not_there_is_refused():
+    for execution, message in (("graph", "needs a CUDA device"), ("quick", "choose auto or eager")):
+        with pytest.raises(UserError, match=message):
+            trained(RECIPES[0], execution)
+
+
+@needs_cuda
+@pytest.mark.parametrize("activations", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recorded_step_gives_the_same_weights(recipe, activations):
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    eager, eager_loss, *_ = trained(recipe, "eager", "cuda", activations)
+    graph, loss, execution, lines = trained(recipe, "graph", "cuda", activations)
+    torch.use_deterministic_algorithms(False)
+    assert execution == "graph" and not lines
+    tolerance = 1e-4 if activations == torch.float32 else 1e-2
+    assert loss == pytest.approx(eager_loss, rel=tolerance)
+    for name, value in eager.items():
+        assert torch.allclose(graph[name], value, rtol=tolerance, atol=tolerance), name
+
+
+@needs_cuda
+def test_a_step_that_cannot_be_recorded_is_taken_unrecorded():
+    def waits(logits, targets):
+        return PIXELS.loss(logits, targets) * (1 if float(logits.sum()) < 1e30 else 0)
+
+    eager, eager_loss, *_ = trained(RECIPES[0], "eager", "cuda")
+    found, loss, execution, lines = trained(RECIPES[0], "graph", "cuda", loss=waits)
+    assert execution == "eager" and len(lines) == 1 and "cannot be recorded" in lines[0]
+    assert loss == pytest.approx(eager_loss, rel=1e-4)
+    for name, value in eager.items():
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-4), name
