@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CON
 # The run's name: the last `run:` of the default and what is laid over it.
 RUN := $(shell sed -n 's/^run: *//p' config/config.yaml $(CONFIG) | tail -n 1 | tr -d "\"'")
 
-.PHONY: results test check lock clean
+.PHONY: results test test-slurm slurm check lock clean
 
 results: .venv/ready  ## Make tables, figures and report of a configuration (CONFIG=config/paper.yaml)
 	$(SNAKEMAKE)
@@ -16,6 +16,19 @@ results: .venv/ready  ## Make tables, figures and report of a configuration (CON
 
 test: .venv/ready-dev  ## Run the tests
 	$(BIN)/pytest
+
+# The plugin asks for the cluster at every start of Snakemake: the tests have it in a venv of its own,
+# which borrows the rest from .venv.
+test-slurm: .venv/ready-dev  ## Run the tests on a SLURM cluster of one node (root, Debian or Ubuntu)
+	tests/slurm/install.sh
+	$(PYTHON) -m venv .venv-slurm
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-slurm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mg.pth"
+	.venv-slurm/bin/pip install --quiet --disable-pip-version-check -r envs/requirements-slurm.txt
+	trap tests/slurm/stop.sh EXIT; PYTHONPATH=$(CURDIR) .venv-slurm/bin/python -m pytest -m slurm
+
+slurm: .venv/ready  ## Set up .venv/ for a SLURM cluster: see README.md
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-slurm.txt
 
 check: .venv/ready-dev  ## Formatting and lint
 	$(BIN)/ruff check .
@@ -38,4 +51,4 @@ lock:  ## Pin what pyproject.toml asks for, at today's newest versions, in envs/
 	$(PYTHON) envs/lock.py
 
 clean:  ## Remove the virtual environment (results stay)
-	rm -rf .venv
+	rm -rf .venv .venv-slurm

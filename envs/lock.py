@@ -1,7 +1,7 @@
 """Pin every package that pyproject.toml asks for, at the newest versions that satisfy it.
 
-Writes requirements.txt (to run) and requirements-dev.txt (to test, besides) and the same pins into
-mg.yaml (for conda) beside this file. Run it with `make lock`, then run the tests.
+Writes requirements.txt (to run), what comes besides in requirements-dev.txt (to test) and
+requirements-slurm.txt (to run on SLURM), and the pins to run into mg.yaml (for conda). Run it with `make lock`, then run the tests.
 """
 
 import subprocess
@@ -30,16 +30,15 @@ def resolve(folder: Path, extras: str) -> list[str]:
 
 
 def main() -> None:
-    """Write the three files."""
+    """Write the four files."""
+    head = "# Written by envs/lock.py from pyproject.toml; do not edit.\n"
     with tempfile.TemporaryDirectory() as folder:
         run = resolve(Path(folder) / "run", "workflow")
-        dev = resolve(Path(folder) / "dev", "workflow,dev")
-    head = "# Written by envs/lock.py from pyproject.toml; do not edit.\n"
-    (HERE / "requirements.txt").write_text(head + "\n".join(run) + "\n")
-    extra = [pin for pin in dev if pin not in run]
-    (HERE / "requirements-dev.txt").write_text(
-        head + "-r requirements.txt\n" + "\n".join(extra) + "\n"
-    )
+        (HERE / "requirements.txt").write_text(head + "\n".join(run) + "\n")
+        for name in ("dev", "slurm"):
+            pins = resolve(Path(folder) / name, f"workflow,{name}")
+            lines = ["-r requirements.txt", *(pin for pin in pins if pin not in run)]
+            (HERE / f"requirements-{name}.txt").write_text(head + "\n".join(lines) + "\n")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     lines = [head.rstrip(), "channels:", "  - conda-forge", "dependencies:"]
     lines += [f"  - python={python}", "  - pip", "  - pip:"] + [f"      - {pin}" for pin in run]

@@ -22,6 +22,7 @@ def pins(lines) -> dict[str, str]:
 
 RUN = pins((ROOT / "envs/requirements.txt").read_text().splitlines())
 DEV = RUN | pins((ROOT / "envs/requirements-dev.txt").read_text().splitlines())
+SLURM = RUN | pins((ROOT / "envs/requirements-slurm.txt").read_text().splitlines())
 
 
 def test_conda_has_the_same_pins():
@@ -37,6 +38,7 @@ def test_the_pins_satisfy_pyproject():
     for wanted, have in (
         (project["dependencies"] + extras["workflow"], RUN),
         (extras["dev"], DEV),
+        (extras["slurm"], SLURM),
     ):
         for requirement in map(Requirement, wanted):
             assert have[canonicalize_name(requirement.name)] in requirement.specifier, requirement

@@ -1,34 +1,37 @@
 """Which device a training runs on, and what it is called."""
 
-import fcntl
-import os
 import platform
-import tempfile
 from pathlib import Path
 
 import torch
 
 from mg.errors import UserError
-
-_claims = []  # open lock files; a claim lasts until the process ends, however it ends
+from mg.training import cards
 
 
 def choose_device(request: str = "auto") -> torch.device:
     """The device to compute on.
 
+    A card is claimed by a lock that lasts as long as the process: jobs side by side take different
+    cards, the least used first. When there are more jobs than cards, they share them evenly.
+    `CUDA_VISIBLE_DEVICES` is respected, whether it lists numbers, UUIDs or MIG instances.
+
     Args:
-        request: `auto` (a CUDA device that no other process of mg on this machine holds, or the
-            processor where there is no CUDA device), `cpu`, `cuda` or `cuda:N`.
+        request: `auto` (a CUDA device, or the processor where there is none), `cpu`, `cuda` or
+            `cuda:N`, which is taken whoever holds it.
 
     Raises:
         UserError: the device does not exist.
     """
-    if request == "cpu" or (request == "auto" and not torch.cuda.is_available()):
+    if request == "cpu":
+        return torch.device("cpu")
+    cards.narrow_to_one_mig_instance()
+    if request == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
     if request in ("auto", "cuda"):
         if not torch.cuda.is_available():
             raise UserError("no CUDA device is visible; use --device cpu or auto")
-        return torch.device("cuda", _claim_free(torch.cuda.device_count()))
+        return torch.device("cuda", cards.claim(visible_cards()))
     try:
         device = torch.device(request)
         if device.type != "cuda" or device.index >= torch.cuda.device_count():
@@ -41,19 +44,14 @@ def choose_device(request: str = "auto") -> torch.device:
     return device
 
 
-def _claim_free(count: int) -> int:
-    """The first visible device that nobody holds; the first of all when every one is held."""
-    for index in range(count):
-        uuid = torch.cuda.get_device_properties(index).uuid
-        path = Path(tempfile.gettempdir()) / f"mg-gpu-{uuid}.lock"
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue
-        _claims.append(handle)
-        return index
-    return 0
+def visible_cards() -> list[tuple[str, int]]:
+    """(UUID, MiB in use by anybody) of each CUDA device that this process sees, in CUDA's order."""
+    used = cards.memory_in_use()
+    uuids = [
+        str(torch.cuda.get_device_properties(index).uuid).removeprefix("GPU-")
+        for index in range(torch.cuda.device_count())
+    ]
+    return [(uuid, used.get(uuid, 0)) for uuid in uuids]
 
 
 def activation_type(precision: str, device: torch.device) -> torch.dtype:

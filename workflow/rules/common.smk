@@ -51,7 +51,7 @@ shell.prefix(
     "set -euo pipefail; "
     + ("" if DEPLOYED else f"export PATH={OWN_PYTHON}:$PATH; ")
     + f"export PYTHONPATH={shlex.quote(str(SOURCES.parent))}:${{{{PYTHONPATH:-}}}}; "
-    + 'mg() {{ python -m mg "$@"; }}; '
+    + 'mg() {{ exec python -m mg "$@"; }}; '
 )
 
 

@@ -30,6 +30,8 @@ rule generate:
         f"{BENCHMARKS}/generate/{{task}}/{{split}}.tsv"
     conda:
         "../../envs/mg.yaml"
+    resources:
+        mem_mb=generate_memory,
     params:
         mnist=subpath(input.mnist, parent=True),
         mode=config["data"]["mode"],

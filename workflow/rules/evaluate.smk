@@ -17,6 +17,8 @@ rule evaluate:
     resources:
         gpu=min(1, gpus()),
         device="auto",
+        mem_mb=evaluate_memory,
+        runtime=evaluate_minutes,
     params:
         code=code("metrics.py", "evaluation/predict.py"),
     shell:
@@ -41,6 +43,8 @@ rule saliency:
     resources:
         gpu=min(1, gpus()),
         device="auto",
+        mem_mb=evaluate_memory,
+        runtime=saliency_minutes,
     params:
         examples=config["saliency"]["examples"],
         window=config["saliency"]["window"],

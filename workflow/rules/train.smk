@@ -17,6 +17,8 @@ rule train:
     resources:
         gpu=min(1, gpus()),
         device="auto",
+        mem_mb=train_memory,
+        runtime=train_minutes,
     params:
         folder=subpath(output.model, parent=True),
         network=lambda wildcards: architecture(wildcards.network)[0],

@@ -1,0 +1,132 @@
+"""Cards are shared out among real processes; only the list of cards is made up."""
+
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+import torch
+
+from mg.errors import UserError
+from mg.training import cards, device
+
+# A job: claims one of the cards on its command line, prints its place, works until it is stopped.
+JOB = """
+import sys
+from mg.training import cards
+print(cards.claim([(card, int(used)) for card, used in
+                   (argument.split("=") for argument in sys.argv[1:])]), flush=True)
+sys.stdin.read()
+"""
+JOB_AS_USER = JOB.replace(
+    "print(", "import os; os.umask(0o077); os.setgroups([]); os.setuid({user})\nprint("
+)
+MIG_JOB = """
+import os, sys
+from mg.training import cards
+cards.narrow_to_one_mig_instance()
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start():
+    """Starts jobs at the same time; ends them after the test."""
+    jobs = []
+
+    def start(script: str, *arguments: str, number: int = 1, **options) -> list[subprocess.Popen]:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                **options,
+            )
+            for _ in range(number)
+        ]
+        jobs.extend(started)
+        return started
+
+    yield start
+    for job in jobs:
+        job.kill()
+        job.communicate()
+
+
+def said(jobs: list[subprocess.Popen]) -> list[str]:
+    return sorted(job.stdout.readline().strip() for job in jobs)
+
+
+@pytest.fixture
+def three() -> list[str]:
+    """Three cards that no other test has, nothing of their memory in use."""
+    return [f"{uuid.uuid4()}=0" for _ in range(3)]
+
+
+def test_as_many_jobs_as_cards_take_one_each(start, three):
+    assert said(start(JOB, *three, number=3)) == ["0", "1", "2"]
+
+
+def test_more_jobs_than_cards_share_them_evenly(start, three):
+    assert said(start(JOB, *three, number=3)) == ["0", "1", "2"]
+    assert said(start(JOB, *three, number=3)) == ["0", "1", "2"]
+
+
+def test_a_killed_job_leaves_its_card_free(start, three):
+    first, *_ = start(JOB, *three, number=1)
+    assert said([first]) == ["0"]
+    first.kill()
+    first.wait()
+    assert said(start(JOB, *three)) == ["0"]
+
+
+def test_a_job_that_sees_some_of_the_cards_takes_one_of_those(start, three):
+    """As CUDA_VISIBLE_DEVICES=1,2 would have it: a card is known by its UUID, not by its number."""
+    assert said(start(JOB, *three[1:])) == ["0"]  # the second card
+    assert said(start(JOB, *three, number=2)) == ["0", "2"]
+
+
+def test_the_card_with_most_memory_left_is_taken_first(start, three):
+    used = [card.replace("=0", f"={mib}") for card, mib in zip(three, (9000, 20, 10), strict=True)]
+    for expected in "2", "1", "0":
+        assert said(start(JOB, *used)) == [expected]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a job as another user")
+def test_users_respect_each_other(start, three, tmp_path):
+    """Each with a folder for temporary files and a umask of their own."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    took = []
+    for user, folder in zip((0, 65534), folders, strict=True):
+        folder.mkdir()
+        environment = os.environ | {"TMPDIR": str(folder)}
+        took += said(start(JOB_AS_USER.format(user=user), *three, env=environment))
+    assert took == ["0", "1"]
+
+
+def test_mig_instances_are_claimed_by_their_names(start):
+    """CUDA shows a process only the first instance of its list, so the list is cut to one."""
+    names = [f"MIG-{uuid.uuid4()}" for _ in range(2)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(names)}
+    assert said(start(MIG_JOB, env=environment, number=2)) == sorted(names)
+
+
+def test_memory_in_use_is_read_from_the_drivers_tool(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf 'GPU-5e1f, 1024\\nGPU-77aa, 3\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert cards.memory_in_use() == {"5e1f": 1024, "77aa": 3}
+    tool.write_text("#!/bin/sh\necho 'GPU-5e1f, [N/A]'\n")
+    assert cards.memory_in_use() == {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_card_auto_is_the_processor_and_the_rest_is_refused():
+    assert device.choose_device("auto") == torch.device("cpu")
+    for request in ("cuda", "cuda:0", "gpu", "cuda:x"):
+        with pytest.raises(UserError, match="cpu"):
+            device.choose_device(request)

@@ -1,0 +1,101 @@
+# What a job asks of a cluster: memory and time that follow from the configuration, grow with every
+# attempt, and stay below a day. A training whose time runs out goes on in its next attempt.
+import math
+
+# Multiply-adds of the paper's networks for one image of 64 x 64, first grid 64 channels wide, in
+# millions; `mg networks` counts them.
+PAPER_COST = {"unet": 1240, "umg": 1910, "sg": 2490, "r_sg": 4920, "pmg": 1610, "r_pmg": 3170}
+# Multiply-adds a second of a modest GPU, and of one processor core without bfloat16.
+GPU_SPEED, CORE_SPEED = 3e12, 1.5e10
+GPU_STEP = 0.02  # seconds that launching the kernels of one step takes, however small they are
+PYTHON_MB, CUDA_MB = 1000, 3000  # host memory of the libraries alone
+
+
+def first_width(network):
+    """Channels of a network's first grid; the paper's 64 where the configuration does not say."""
+    width = config["architectures"][network]["options"].get("width", 64)
+    return width[0] if isinstance(width, list) else width
+
+
+def multiply_adds(network):
+    """Roughly the multiply-adds of a network of the configuration for one image."""
+    entry = config["architectures"][network]
+    paper = 1e6 * PAPER_COST.get(entry["network"], max(PAPER_COST.values()))
+    scale = (first_width(network) / 64) ** 2 * (config["data"]["canvas"] / 64) ** 2
+    return paper * scale * entry["options"].get("n_layer", 1)
+
+
+def examples(task, split):
+    """Number of examples of a split; the paper's where the configuration does not say."""
+    paper = {"train": 50000, "valid": 10000, "test": 10000}
+    return config["data"]["tasks"].get(task, {}).get(split, paper[split])
+
+
+def data_mb(task, *splits):
+    """Memory of the splits' images (float32) and targets (a byte per class and pixel)."""
+    classes = 10 if task == "segmentation" else 1
+    number = sum(examples(task, split) for split in splits)
+    return number * config["data"]["canvas"] ** 2 * (4 + classes) / 1e6
+
+
+def asked_gpus(rule):
+    """GPUs of each job of `rule`: the profile's word, else one if this machine has any."""
+    asked = workflow.resource_settings.overwrite_resources.get(rule, {}).get("gpu")
+    return min(1, gpus()) if asked is None else asked.value
+
+
+def minutes(rule, work, steps, threads, attempt):
+    """Time limit for `work` multiply-adds in `steps` steps: twice the estimate and ten minutes."""
+    if asked_gpus(rule):
+        seconds = work / GPU_SPEED + steps * GPU_STEP
+    else:
+        seconds = work / (CORE_SPEED * threads)
+    return min(math.ceil(10 + 2 * seconds / 60) * attempt, 1440)
+
+
+def train_minutes(wildcards, threads, attempt):
+    """Time limit of a training: a backward pass costs two forward passes."""
+    steps = training(wildcards.task, "epochs") * training(wildcards.task, "iterations")
+    images = steps * training(wildcards.task, "batch")
+    work = 3 * images * multiply_adds(wildcards.network)
+    return minutes("train", work, steps, threads, attempt)
+
+
+def train_memory(wildcards, attempt):
+    """Host memory of a training in MB: the data twice while they are read, then the activations."""
+    if asked_gpus("train"):
+        computing = CUDA_MB
+    else:
+        # A convolution of width w does 9 w multiply-adds for a value; three copies of it are kept.
+        values = multiply_adds(wildcards.network) / (9 * first_width(wildcards.network))
+        parts = training(wildcards.task, "accumulate").get(wildcards.network, 1)
+        computing = training(wildcards.task, "batch") / parts * values * 12 / 1e6
+    data = 2 * data_mb(wildcards.task, "train", "valid")
+    return math.ceil(PYTHON_MB + data + computing) * attempt
+
+
+def evaluate_minutes(wildcards, threads, attempt):
+    """Time limit of an evaluation."""
+    number = examples(wildcards.task, "test")
+    work = number * multiply_adds(wildcards.network)
+    return minutes("evaluate", work, number / 100, threads, attempt)
+
+
+def evaluate_memory(wildcards, attempt):
+    """Host memory of an evaluation in MB: the test set, its predictions, and work on both."""
+    computing = CUDA_MB if asked_gpus("evaluate") else PYTHON_MB
+    return math.ceil(PYTHON_MB + computing + 3 * data_mb(wildcards.task, "test")) * attempt
+
+
+def saliency_minutes(wildcards, threads, attempt):
+    """Time limit of saliency maps: one forward pass for each position of the window."""
+    settings = config["saliency"]
+    positions = (config["data"]["canvas"] // settings["stride"]) ** 2
+    images = settings["examples"] * positions
+    work = images * multiply_adds(wildcards.network)
+    return minutes("saliency", work, images / 100, threads, attempt)
+
+
+def generate_memory(wildcards, attempt):
+    """Memory of making a data set in MB: the digits, and the whole set before it is compressed."""
+    return math.ceil(PYTHON_MB + data_mb(wildcards.task, wildcards.split)) * attempt
