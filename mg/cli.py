@@ -186,25 +186,29 @@ def _train(commands) -> None:
         from mg.training.device import choose_device
         from mg.training.loop import Interrupted, train
         from mg.training.recipe import Recipe
+        from mg.training.team import join_team
 
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
+        device = choose_device(settings.device)
         try:
-            train(
-                settings.network,
-                settings.task,
-                settings.options,
-                recipe,
-                settings.seed,
-                settings.train,
-                settings.valid,
-                settings.output,
-                choose_device(settings.device),
-                threads=settings.threads,
-                label=settings.label,
-                checkpoint_seconds=settings.checkpoint_seconds,
-                execution=settings.execution,
-                log=_log,
-            )
+            with join_team(device) as team:
+                train(
+                    settings.network,
+                    settings.task,
+                    settings.options,
+                    recipe,
+                    settings.seed,
+                    settings.train,
+                    settings.valid,
+                    settings.output,
+                    device,
+                    threads=settings.threads,
+                    label=settings.label,
+                    checkpoint_seconds=settings.checkpoint_seconds,
+                    execution=settings.execution,
+                    team=team,
+                    log=_log,
+                )
         except Interrupted as interruption:
             sys.exit(_fail(f"mg train: {interruption}", 128 + interruption.signal))
 
@@ -229,6 +233,11 @@ def _train(commands) -> None:
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or auto")
     parser.add_argument(
         "--output-prior", action="store_true", help="start at the frequencies of the classes"
+    )
+    parser.add_argument(
+        "--sync-batch-norm",
+        action="store_true",
+        help="batch statistics over all processes of torchrun, not of each",
     )
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=60, help="work that a kill may lose"

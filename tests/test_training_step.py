@@ -11,6 +11,7 @@ from mg.networks.execution import accelerate
 from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
 from mg.training.step import build_step
+from mg.training.team import ALONE
 
 RECIPES = [
     Recipe(optimizer="sgd", learning_rate=0.125, batch=8),
@@ -54,7 +55,7 @@ def trained(
     lines = []
     optimizer = recipe.build_optimizer(model)
     step = build_step(
-        execution, lines.append, model, loss, optimizer, activations, recipe.accumulate
+        execution, ALONE, lines.append, model, loss, optimizer, activations, recipe.accumulate
     )
     for parts, rate in batches(recipe, device):
         take(step, parts, rate)

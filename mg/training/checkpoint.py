@@ -9,7 +9,7 @@ import torch
 from mg.errors import UserError
 from mg.files import atomic_path
 
-FORMAT = "mg-checkpoint-1"
+FORMAT = "mg-checkpoint-2"
 
 
 def read_torch(path: Path) -> Any:

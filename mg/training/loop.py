@@ -25,9 +25,11 @@ from mg.training.feed import Clutter, Epoch, Feed, Pair
 from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
 from mg.training.step import GraphStep, Step, build_step
+from mg.training.team import ALONE, Team, synchronise_batch_norm
 
 MODEL_FORMAT = "mg-model-1"
 VALIDATION_BATCH = 100
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
@@ -52,6 +54,7 @@ def train(
     label: str | None = None,
     checkpoint_seconds: float = 60,
     execution: str = "auto",
+    team: Team = ALONE,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train `network` on `dataset` and write model.pt, history.csv and run.json into `output`.
@@ -73,6 +76,7 @@ def train(
         label: what tables call the network, if not by its name.
         checkpoint_seconds: work that a killed training may lose.
         execution: how steps are executed, see `mg.training.step.build_step`.
+        team: the processes that train this network together; the first writes the files.
         log: takes lines for people.
 
     Raises:
@@ -81,11 +85,18 @@ def train(
     """
     if threads:
         torch.set_num_threads(threads)
+    if recipe.batch % (recipe.accumulate * team.world):
+        raise UserError(
+            f"batch {recipe.batch} cannot be shared by {team.world} processes in "
+            f"{recipe.accumulate} equal parts each; choose a multiple"
+        )
+    if not team.first:
+        log = _silence
     label = label or network
     torch.manual_seed(seed)
     model = networks.build(network, dataset, **options)
     train_feed = Clutter.load(train_files, device)
-    valid_feed = Clutter.load([valid_file], device) if valid_file else None
+    valid_feed = Clutter.load([valid_file], device) if valid_file and team.first else None
     networks.check_canvas(network, dataset, train_feed.shape[-1], **options)
 
     settings = {
@@ -95,16 +106,23 @@ def train(
         "recipe": recipe.as_dict(),
         "seed": seed,
         "data": train_feed.facts,
+        "processes": team.world,
     }
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
     accelerate(model)
     if recipe.output_prior:
         set_output_prior(model, train_feed)
+    if team.world > 1:
+        torch.manual_seed(seed + 1_000_003 * team.rank)  # each process drops out its own
+        if recipe.sync_batch_norm:
+            synchronise_batch_norm(model)
     residual = networks.registry.resolve_network(network, dataset).residual
     goal, optimizer = objective(dataset), recipe.build_optimizer(model)
     activations = activation_type(recipe.precision, device)
-    step = build_step(execution, log, model, goal.loss, optimizer, activations, recipe.accumulate)
-    run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step)
+    step = build_step(
+        execution, team, log, model, goal.loss, optimizer, activations, recipe.accumulate
+    )
+    run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step, team)
     checkpoints = Checkpoints(output / "checkpoints", settings)
     state = checkpoints.load(log)
     if state:
@@ -112,6 +130,8 @@ def train(
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
     started = provenance.now()
     _work(run, checkpoints, output, f"{label} {dataset} seed {seed}", checkpoint_seconds, log)
+    if not team.first:
+        return
 
     with atomic_path(output / "model.pt") as temporary:
         torch.save(
@@ -144,6 +164,7 @@ def train(
             "device": device_name(device),
             "activations": str(activations).removeprefix("torch."),
             "execution": step.execution,
+            "processes": team.world,
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "peak_device_bytes": torch.cuda.max_memory_allocated(device)
             if device.type == "cuda"
@@ -195,11 +216,12 @@ class _Run:
         valid_feed: Feed | None,
         optimizer: torch.optim.Optimizer,
         step: Step | GraphStep,
+        team: Team,
     ) -> None:
         self.model, self.objective, self.recipe = model, objective, recipe
         self.seed, self.residual, self.device = seed, residual, step.device
         self.train_feed, self.valid_feed = train_feed, valid_feed
-        self.optimizer, self.take = optimizer, step
+        self.optimizer, self.take, self.team = optimizer, step, team
         self.epoch, self.iteration, self.seconds, self.attempts = 0, 0, 0.0, 1
         self.history: list[dict[str, Any]] = []
         self._batches: Iterator[Iterator[Pair]] | None = None  # the rest of this epoch's
@@ -208,6 +230,9 @@ class _Run:
 
     def state(self) -> dict[str, Any]:
         self.tick()
+        random = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            random.append(torch.cuda.get_rng_state(self.device))
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -218,10 +243,7 @@ class _Run:
             "seconds": self.seconds,
             "epoch_began": self._epoch_began,
             "attempts": self.attempts,
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.device)
-            if self.device.type == "cuda"
-            else None,
+            "random": self.team.gather(random),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -231,9 +253,10 @@ class _Run:
         self.take.loss_sum.copy_(state["loss_sum"])
         self.history, self.seconds = state["history"], state["seconds"]
         self._epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and state["cuda_random"] is not None:
-            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        processor, *card = state["random"][self.team.rank]
+        torch.set_rng_state(processor)
+        if self.device.type == "cuda" and card:
+            torch.cuda.set_rng_state(card[0], self.device)
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -251,7 +274,10 @@ class _Run:
         """One optimiser step on one batch; nothing in it waits for the device."""
         recipe = self.recipe
         if self._batches is None:
-            epoch = Epoch(self.seed, self.epoch, recipe.iterations, recipe.batch, recipe.accumulate)
+            epoch = Epoch(
+                *(self.seed, self.epoch, recipe.iterations, recipe.batch, recipe.accumulate),
+                *(self.team.rank, self.team.world),
+            )
             self._batches = self.train_feed.batches(epoch, self.iteration)
             self.model.train()
         if self.iteration == 0 and recipe.forgets_momentum:
@@ -300,14 +326,14 @@ def _work(
     run: _Run, checkpoints: Checkpoints, output: Path, title: str, checkpoint_seconds: float, log
 ) -> None:
     """Run to the end of the recipe: progress, checkpoints, signals."""
-    recipe = run.recipe
+    recipe, team = run.recipe, run.team
     live_history = output / "checkpoints" / "history.csv"
     bar = tqdm(
         total=recipe.steps,
         initial=run.epoch * recipe.iterations + run.iteration,
         desc=title,
         unit="it",
-        disable=not sys.stderr.isatty(),
+        disable=not (team.first and sys.stderr.isatty()),
     )
     saved = time.monotonic()
     with bar, _signals() as received:
@@ -315,19 +341,25 @@ def _work(
             while run.iteration < recipe.iterations:
                 run.step()
                 bar.update()
-                if received or time.monotonic() - saved > checkpoint_seconds:
+                due = time.monotonic() - saved > checkpoint_seconds
+                number = team.largest(received[0] if received else int(due))
+                if number:
                     _check_finite(run, checkpoints)
-                    checkpoints.save(run.state())
+                    state = run.state()
+                    if team.first:
+                        checkpoints.save(state)
+                    team.wait()  # before anything ends a process, and with it the others
                     saved = time.monotonic()
-                if received:
+                if number in STOPPING:
                     raise Interrupted(
-                        received[0],
-                        f"{signal.Signals(received[0]).name} at epoch {run.epoch + 1}, iteration "
+                        number,
+                        f"{signal.Signals(number).name} at epoch {run.epoch + 1}, iteration "
                         f"{run.iteration}: wrote {checkpoints.newest}; the same command goes on",
                     )
             _check_finite(run, checkpoints)
             row = run.end_epoch()
-            run.write_history(live_history)
+            if team.first:
+                run.write_history(live_history)
             if bar.disable:
                 log(_line(row, recipe, run.objective, run.seconds))
             else:
@@ -350,6 +382,7 @@ def _line(row: dict[str, Any], recipe: Recipe, objective: Objective, seconds: fl
 
 
 def _check_finite(run: _Run, checkpoints: Checkpoints) -> None:
+    run.team.average(run.take.loss_sum)
     if math.isfinite(float(run.take.loss_sum)):
         return
     last = checkpoints.newest if checkpoints.newest.exists() else "none"
@@ -370,13 +403,17 @@ def _signals():
         received.append(number)
         signal.signal(number, before[number])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         before[number] = signal.signal(number, note)
     try:
         yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _silence(line: str) -> None:
+    """What the processes say that are not the first of their team."""
 
 
 def _peak_host_bytes() -> int:

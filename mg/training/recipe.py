@@ -35,6 +35,8 @@ class Recipe:
         output_prior: start with every pixel's probability at the frequency of its class in the
             training targets, not at one half, by the shift of the last batch norm. A short training
             otherwise spends its first half learning that most pixels are empty.
+        sync_batch_norm: batch statistics over all processes that train together (torchrun); by
+            default each has its own, as each GPU had in the paper.
     """
 
     optimizer: str = "sgd"
@@ -47,6 +49,7 @@ class Recipe:
     accumulate: int = 1
     precision: str = "float32"
     output_prior: bool = False
+    sync_batch_norm: bool = False
 
     CHOICES = {
         "optimizer": ("sgd", "adamw"),

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mg.errors import UserError
 from mg.training.feed import Pair
+from mg.training.team import Team
 
 EXECUTIONS = ("auto", "eager", "graph", "compiled")
 
@@ -70,6 +72,18 @@ class Step:
             self.device.type, self.activations, enabled=reduced, cache_enabled=False
         ):
             return (model or self.model)(x)
+
+
+class TeamStep(Step):
+    """Steps of several processes: each computes its share, gradients are averaged."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        # Some layers are not computed (see `leave_out_unread`). The running statistics of the
+        # first process are kept; those of the others are never used.
+        self.trained = DistributedDataParallel(
+            self.model, find_unused_parameters=True, broadcast_buffers=False
+        )
 
 
 class CompiledStep(Step):
@@ -179,16 +193,21 @@ class GraphStep:
                 group["capturable"] = False
 
 
-def build_step(execution: str, log: Callable[[str], None], *args) -> Step | GraphStep:
+def build_step(execution: str, team: Team, log: Callable[[str], None], *args) -> Step | GraphStep:
     """The step for an `execution`, one of `EXECUTIONS`; `args` are those of `Step`.
 
-    `auto` is `graph` on a CUDA device and `eager` elsewhere; `compiled` is recorded too on CUDA.
+    `auto` is `graph` on a CUDA device and `eager` elsewhere, and wherever several processes train
+    together; `compiled` is recorded too on CUDA.
 
     Raises:
-        UserError: an unknown execution, or a graph without a CUDA device.
+        UserError: an execution that is unknown, or not possible here.
     """
     if execution not in EXECUTIONS:
         raise UserError(f"execution is {execution!r}; choose {' or '.join(EXECUTIONS)}")
+    if team.world > 1:
+        if execution in ("graph", "compiled"):
+            raise UserError(f"execution {execution} is for one process; use auto or eager")
+        return TeamStep(*args)
     step = CompiledStep(*args, log=log) if execution == "compiled" else Step(*args)
     if step.device.type == "cuda" and execution != "eager":
         return GraphStep(step, log)

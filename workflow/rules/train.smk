@@ -46,6 +46,7 @@ rule train:
             "training/objective.py",
             "training/recipe.py",
             "training/step.py",
+            "training/team.py",
         ),
     shell:
         "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"

@@ -1,0 +1,111 @@
+"""Several processes that train one network together, as `torchrun` starts them.
+
+Each computes an equal share of every batch on its own device; gradients are averaged, so all hold
+the same weights. The first writes files and measures progress. Batch norm sees the share of its
+process, as each GPU's in the original, or, synchronised, the whole batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from mg.errors import UserError
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process's place among those that train one network; alone by default."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files."""
+        return self.rank == 0
+
+    def average(self, value: Tensor) -> None:
+        """Replace `value` by its mean over the processes."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value /= self.world
+
+    def largest(self, number: int) -> int:
+        """The largest of the processes' numbers, the same in each; never waits for a GPU."""
+        if self.world == 1:
+            return number
+        value = torch.tensor(number)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.largest(0)
+
+
+ALONE = Team()
+
+
+@contextmanager
+def join_team(device: torch.device) -> Iterator[Team]:
+    """Join the processes that torchrun started; without torchrun, be alone.
+
+    Raises:
+        UserError: there are more processes than CUDA cards.
+    """
+    if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+        yield ALONE
+        return
+    if device.type == "cuda":
+        cards = torch.cuda.device_count()
+        if int(os.environ["LOCAL_WORLD_SIZE"]) > cards:
+            raise UserError(f"torchrun started more processes than the {cards} visible cards")
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+class TeamBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the equal shares of all processes, on any device.
+
+    PyTorch's own SyncBatchNorm computes the same, on GPUs only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        world, values = dist.get_world_size(), x.float()
+        mean = all_reduce(values.mean((0, 2, 3))) / world
+        centred = values - mean[:, None, None]
+        variance = all_reduce(centred.square().mean((0, 2, 3))) / world
+        with torch.no_grad():
+            number = world * values[:, 0].numel()
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (number / (number - 1)), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """Let every batch norm of `model` see the batches of all processes; its state stays."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = TeamBatchNorm

@@ -1,0 +1,103 @@
+"""Two processes on one network: the weights of one process, one set of files, one end for both."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_training_loop import WIDTH, wait_for
+
+from mg.training.checkpoint import read_torch
+
+# Rounding differs in the order of sums, and grows from step to step.
+CLOSE = {"rtol": 1e-3, "atol": 2e-4}
+
+
+def command(tiny, output, processes, *more, epochs=1, iterations=6, batch=8):
+    start = [sys.executable, "-m", "mg"]
+    if processes > 1:
+        run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        start = [*run, f"--nproc-per-node={processes}", "-m", "mg"]
+    return [
+        *(*start, "train", "--network", "pmg", "--task", "translation", "--seed", "3"),
+        *("--options", json.dumps(WIDTH), "--schedule", "one_cycle", "--learning-rate", "0.02"),
+        *("--epochs", str(epochs), "--iterations", str(iterations), "--batch", str(batch)),
+        *("--threads", "1", "--device", "cpu", "--train", str(tiny / "train.h5")),
+        *("--valid", str(tiny / "valid.h5"), "--output", str(output), *more),
+    ]
+
+
+def trained(*arguments, **settings):
+    done = subprocess.run(command(*arguments, **settings), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    output = arguments[1]
+    return read_torch(output / "model.pt")["state_dict"], json.loads(
+        (output / "run.json").read_text()
+    )
+
+
+def loss(output):
+    with open(output / "history.csv", newline="") as handle:
+        return float(list(csv.DictReader(handle))[-1]["train_loss"])
+
+
+def test_two_processes_train_as_one_that_computes_two_halves(tiny, tmp_path):
+    """Each half of a batch has its own batch statistics in both."""
+    one, _ = trained(tiny, tmp_path / "one", 1, "--accumulate", "2")
+    two, run = trained(tiny, tmp_path / "two", 2)
+    assert run["processes"] == 2
+    parameters = [name for name in one if "running" not in name and "tracked" not in name]
+    for name in parameters:
+        assert torch.allclose(two[name], one[name], **CLOSE), name
+    losses = [loss(tmp_path / name) for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_with_synchronised_batch_norm_they_train_as_one_with_whole_batches(tiny, tmp_path):
+    one, _ = trained(tiny, tmp_path / "one", 1)
+    two, run = trained(tiny, tmp_path / "two", 2, "--sync-batch-norm")
+    assert run["settings"]["recipe"]["sync_batch_norm"]
+    for name, value in one.items():
+        assert torch.allclose(two[name], value, **CLOSE), name
+    apart, _ = trained(tiny, tmp_path / "apart", 2)
+    assert not all(torch.allclose(apart[name], value, **CLOSE) for name, value in one.items())
+
+
+def of_rank(rank, launcher):
+    """The process of that rank below torchrun."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return next(
+        int(child)
+        for child in children
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+    )
+
+
+def test_a_signal_to_any_process_stops_all_with_a_checkpoint_to_go_on_from(tiny, tmp_path):
+    slow = {"epochs": 2, "iterations": 40}
+    whole, _ = trained(tiny, tmp_path / "whole", 2, **slow)
+    cut = tmp_path / "cut"
+    launcher = subprocess.Popen(
+        command(tiny, cut, 2, "--checkpoint-seconds", "0.2", **slow),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(cut / "checkpoints" / "checkpoint.pt", launcher)
+    os.kill(of_rank(1, launcher), signal.SIGTERM)
+    _, messages = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0 and not (cut / "model.pt").exists()
+    assert messages.count("SIGTERM at epoch") == 2  # both ended of themselves
+    again, run = trained(tiny, cut, 2, **slow)
+    assert run["attempts"] == 2
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_what_processes_cannot_share_is_refused(tiny, tmp_path):
+    done = subprocess.run(command(tiny, tmp_path, 2, batch=9), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "batch 9 cannot be shared by 2 processes" in done.stderr
