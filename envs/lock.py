@@ -1,7 +1,8 @@
 """Pin every package that pyproject.toml asks for, at the newest versions that satisfy it.
 
 Writes requirements.txt (to run), what comes besides in requirements-dev.txt (to test) and
-requirements-slurm.txt (to run on SLURM), and the pins to run into mg.yaml (for conda). Run it with `make lock`, then run the tests.
+requirements-slurm.txt (to run on SLURM), and the pins to run into mg.yaml (for conda). Run it with
+`make lock`, then run the tests.
 """
 
 import subprocess
