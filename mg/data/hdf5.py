@@ -22,8 +22,31 @@ from mg.data.parallel import in_order
 from mg.errors import UserError
 from mg.files import atomic_path
 
-FORMAT = "mg-data-1"
-_TYPES = {"x": np.dtype(np.float32), "y": np.dtype(np.uint8)}
+
+@dataclass(frozen=True)
+class Layout:
+    """What the two data sets of a file hold: type and number of dimensions of each."""
+
+    format: str
+    x: tuple[type, int]
+    y: tuple[type, int]
+
+    def items(self) -> Iterator[tuple[str, np.dtype, int]]:
+        """Name, type and number of dimensions of each data set."""
+        for name in ("x", "y"):
+            kind, dimensions = getattr(self, name)
+            yield name, np.dtype(kind), dimensions
+
+
+PIXELS = Layout("mg-data-1", (np.float32, 4), (np.uint8, 4))
+"""x (N, 1, H, W) in [0, 1]; y (N, C, H, W), 0 or 1."""
+IMAGES = Layout("mg-images-1", (np.uint8, 4), (np.uint16, 1))
+"""x (N, 3, H, W), RGB in 0..255; y (N,), the class."""
+FILES = Layout("mg-files-1", (np.uint8, 2), (np.uint16, 1))
+"""x (N, L), paths of image files in UTF-8, padded with zeros; y (N,), the class."""
+
+FORMAT = PIXELS.format
+_WORDS = {1: "one dimension", 2: "two dimensions", 4: "four dimensions"}
 _CHUNK_BYTES = 2**18  # of x in one chunk; y has as many examples
 _DEFLATE_LIMIT = 1032  # deflate makes nothing smaller than this
 
@@ -34,8 +57,8 @@ Block = tuple[np.ndarray, np.ndarray]
 class Dataset:
     """A data set in memory.
 
-    x: (N, 1, H, W) float32 in [0, 1]; y: (N, C, H, W) uint8, 0 or 1; attributes: task, split, mode,
-    seed, canvas, ... as written by the generator.
+    x, y: as their layout says; attributes: task, split, mode, seed, canvas, ... as written by
+    whatever made the file.
     """
 
     x: np.ndarray
@@ -48,15 +71,16 @@ def write(
     blocks: Iterable[Block],
     attributes: Mapping[str, Any],
     workers: int = 1,
+    layout: Layout = PIXELS,
 ) -> None:
-    """Write blocks of examples (x, y), float32 and uint8, one after the other.
+    """Write blocks of examples (x, y), of the types of `layout`, one after the other.
 
     Memory stays bounded by a few blocks. `workers` threads compress.
 
     Raises:
         UserError: the file cannot be written.
     """
-    checksums = dict.fromkeys(_TYPES, 0)
+    checksums = dict.fromkeys(("x", "y"), 0)
     with atomic_path(path) as temporary, _created(temporary) as file:
 
         def pieces() -> Iterator[tuple[h5py.h5d.DatasetID, int, np.ndarray, int]]:
@@ -64,21 +88,21 @@ def write(
             first = 0
             for block in _whole_chunks(blocks):
                 step = _chunk_length(block[0])
-                for name, part in zip(_TYPES, block, strict=True):
-                    part = np.ascontiguousarray(part, _TYPES[name])
+                for (name, kind, _), part in zip(layout.items(), block, strict=True):
+                    part = np.ascontiguousarray(part, kind)
                     checksums[name] = isal_zlib.crc32(part, checksums[name])
                     if name not in sets:
-                        sets[name] = _create(file, name, part.shape[1:], step)
+                        sets[name] = _create(file, name, part, step)
                     sets[name].set_extent((first + len(part), *part.shape[1:]))
                     for i in range(0, len(part), step):
                         yield sets[name], first + i, part[i : i + step], step
                 first += len(block[0])
 
         for data, first, content in in_order(_compress, pieces(), workers):
-            data.write_direct_chunk((first, 0, 0, 0), content)
+            data.write_direct_chunk((first, *(0,) * (data.rank - 1)), content)
         for name, checksum in checksums.items():
             file[name].attrs["crc32"] = np.uint32(checksum)
-        file.attrs.update({**attributes, "format": FORMAT})
+        file.attrs.update({**attributes, "format": layout.format})
 
 
 @contextmanager
@@ -128,13 +152,14 @@ def _whole_chunks(blocks: Iterable[Block]) -> Iterator[Block]:
         yield rest
 
 
-def _create(file: h5py.File, name: str, shape: tuple[int, ...], step: int) -> h5py.h5d.DatasetID:
+def _create(file: h5py.File, name: str, part: np.ndarray, step: int) -> h5py.h5d.DatasetID:
+    shape = part.shape[1:]
     return file.create_dataset(
         name,
         shape=(0, *shape),
         maxshape=(None, *shape),
         chunks=(step, *shape),
-        dtype=_TYPES[name],
+        dtype=part.dtype,
         compression="gzip",
         compression_opts=1,
     ).id
@@ -149,8 +174,13 @@ def _compress(
     return data, first, isal_zlib.compress(part, 1)
 
 
-def load(path: str | os.PathLike, verify: bool = True, count: int | None = None) -> Dataset:
-    """Read a data set, or its first `count` examples, into memory.
+def load(
+    path: str | os.PathLike,
+    verify: bool = True,
+    count: int | None = None,
+    layout: Layout = PIXELS,
+) -> Dataset:
+    """Read a data set of a layout, or its first `count` examples, into memory.
 
     Args:
         verify: compare the content with the checksums in the file, where all of it is read.
@@ -158,9 +188,9 @@ def load(path: str | os.PathLike, verify: bool = True, count: int | None = None)
     Raises:
         UserError: the file is missing, truncated, altered, or no data set of ours.
     """
-    with _opened(path) as file:
+    with _opened(path, layout) as file:
         arrays = {}
-        for name in _TYPES:
+        for name in ("x", "y"):
             data = file[name]
             length = len(data) if count is None else min(count, len(data))
             arrays[name] = _read(data, length)
@@ -172,10 +202,11 @@ def load(path: str | os.PathLike, verify: bool = True, count: int | None = None)
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[h5py.File]:
+def _opened(path: str | os.PathLike, layout: Layout) -> Iterator[h5py.File]:
     """Open a file of ours; whatever is wrong with it becomes one line."""
     path = Path(path)
-    again = "delete it and make it again with `mg generate`"
+    maker = "generate" if layout is PIXELS else "prepare"
+    again = f"delete it and make it again with `mg {maker}`"
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -184,23 +215,23 @@ def _opened(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _check(file, size)
+            _check(file, size, layout)
             yield file
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, isal_zlib.error) as error:
         message = f"{path} is no intact data set of `mg`: {_reason(error)}; {again}"
         raise UserError(message) from error
 
 
-def _check(file: h5py.File, size: int) -> None:
+def _check(file: h5py.File, size: int, layout: Layout) -> None:
     """Refuse what `write` does not make, before anything is allocated for it."""
-    if file.attrs.get("format") != FORMAT:
-        raise ValueError(f"it is not marked {FORMAT}")
-    for name, dtype in _TYPES.items():
+    if file.attrs.get("format") != layout.format:
+        raise ValueError(f"it is not marked {layout.format}")
+    for name, dtype, dimensions in layout.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"it has no data set {name} of its own")
         data = file[name]
-        if not isinstance(data, h5py.Dataset) or data.dtype != dtype or data.ndim != 4:
-            raise ValueError(f"{name} is not a data set of {dtype} with four dimensions")
+        if not isinstance(data, h5py.Dataset) or data.dtype != dtype or data.ndim != dimensions:
+            raise ValueError(f"{name} is not a data set of {dtype} with {_WORDS[dimensions]}")
         if data.chunks is None or data.chunks[1:] != data.shape[1:]:
             raise ValueError(f"{name} is not stored in chunks of whole examples")
         if data.id.get_create_plist().get_nfilters() != 1 or data.compression != "gzip":
@@ -209,7 +240,8 @@ def _check(file: h5py.File, size: int) -> None:
         stored = chunks * int(np.prod(data.chunks, dtype=object)) * dtype.itemsize
         if stored > _DEFLATE_LIMIT * size or data.id.get_num_chunks() != chunks:
             raise ValueError(f"{name} declares {data.shape}, more than the file holds")
-    if len(file["x"]) != len(file["y"]) or file["x"].shape[2:] != file["y"].shape[2:]:
+    alike = layout is not PIXELS or file["x"].shape[2:] == file["y"].shape[2:]
+    if len(file["x"]) != len(file["y"]) or not alike:
         raise ValueError(f"x {file['x'].shape} and y {file['y'].shape} do not belong together")
 
 
@@ -218,7 +250,7 @@ def _read(data: h5py.Dataset, length: int) -> np.ndarray:
     step = data.chunks[0]
     chunk_bytes = int(np.prod(data.chunks)) * data.dtype.itemsize
     for first in range(0, length, step):
-        skipped, raw = data.id.read_direct_chunk((first, 0, 0, 0))
+        skipped, raw = data.id.read_direct_chunk((first, *(0,) * (data.ndim - 1)))
         inflater = isal_zlib.decompressobj()
         content = inflater.decompress(raw, chunk_bytes)
         if skipped or len(content) != chunk_bytes or not inflater.eof:
