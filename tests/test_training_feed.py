@@ -4,7 +4,13 @@ import torch
 
 from mg.training.feed import DeviceFeed, Epoch
 
-FEED = DeviceFeed(torch.arange(50.0)[:, None], torch.arange(50), [])
+
+class Numbers(DeviceFeed):
+    def preparation(self):
+        return {}
+
+
+FEED = Numbers(torch.arange(50.0)[:, None], torch.arange(50), [])
 
 
 def indices(epoch: Epoch, first: int = 0) -> list[list[list[int]]]:

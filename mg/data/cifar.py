@@ -578,6 +578,20 @@ class Preparation:
         mean, matrix = zca(global_contrast_normalise(x.flatten(1).float()).double())
         return cls(kind, mean.float(), matrix.float())
 
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Preparation":
+        """The preparation with this `state`.
+
+        Raises:
+            UserError: it is none.
+        """
+        kind, mean, scale = (state.get(name) for name in ("kind", "mean", "scale"))
+        if kind in PREPARATIONS and isinstance(mean, Tensor) and isinstance(scale, Tensor):
+            shapes = {"plain": ((3, 1, 1),) * 2, "whitened": (mean.shape[:1], mean.shape * 2)}
+            if (mean.shape, scale.shape) == shapes[kind]:
+                return cls(kind, mean, scale)
+        raise UserError("the model does not say how its images are prepared; train it again")
+
     def to(self, device: torch.device) -> "Preparation":
         """The same on a device."""
         return Preparation(self.kind, self.mean.to(device), self.scale.to(device))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def load_model(
         detail = " ".join(str(error).split())[:160]
         raise UserError(f"{path} does not hold the network it names ({detail})") from error
     info = {name: content[name] for name in _FIELDS if name != "state_dict"}
+    info["preparation"] = content.get("preparation", {})
+    if not isinstance(info["preparation"], dict):
+        raise UserError(f"{path} is damaged: no valid entry 'preparation'; train it again")
     model.to(device=device, memory_format=torch.channels_last)
     return accelerate(model).eval(), info
 
@@ -102,16 +106,21 @@ def evaluate(
     device: str | torch.device = "cpu",
     batch: int = 64,
     threads: int | None = None,
+    ten_crops: bool = False,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Measure a model on a test set; write metrics.json and, if a path is given, predictions.h5.
 
-    The predictions are sigmoid outputs, data set `prediction` (N, C, H, W) in float16, rounded such
-    that thresholding them at 0.5 gives exactly the predicted pixels that were measured. What the
-    training cost is taken from run.json beside the model, null without it.
+    The predictions of pixels are sigmoid outputs, data set `prediction` (N, C, H, W) in float16,
+    rounded such that thresholding them at 0.5 gives exactly the predicted pixels that were
+    measured; those of classes are probabilities (N, classes) in float32. What the training cost is
+    taken from run.json beside the model, null without it.
 
     Args:
         batch: examples computed at once; bounds the memory.
         threads: processor threads to compute with; PyTorch's choice if None.
+        ten_crops: measure ImageNet's images on ten crops each, too.
+        workers: processes that decode ImageNet's images ahead.
 
     Returns:
         The content of metrics.json.
@@ -124,6 +133,68 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     model, info = load_model(model_path, device)
+    spec = networks.resolve_dataset(info["dataset"])
+    if spec.family == "mnist":
+        test = _pixels(model, info, data_path, predictions_path, device, batch)
+    else:
+        from mg.evaluation import classify
+
+        test = classify.measure(
+            model, info, data_path, predictions_path, device, batch, ten_crops, workers
+        )
+    counts = networks.count(model, test.shape)
+    run_path = Path(model_path).with_name("run.json")
+    run = read_json(run_path) if run_path.exists() else {}
+    record = {
+        "dataset": spec.name,
+        "network": info["label"],
+        "seed": info["seed"],
+        **test.measures,
+        "params": counts.parameters,
+        "macs": counts.multiply_adds,
+        "depth": networks.depth(model, test.shape),
+        "train_images": run.get("images"),
+        "train_seconds": run.get("seconds"),
+        "device": run.get("device"),
+        "commit": run.get("commit") or provenance.commit(),
+        "date": provenance.now(),
+        "test_images": test.images,
+        "architecture": info["network"],
+        "settings": {
+            "network": info["options"],
+            "training": run.get("settings"),
+            "test": test.attributes,
+        },
+    }
+    write_json(metrics_path, record)
+    return record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a test gave.
+
+    Attributes:
+        measures: by name, as metrics.json holds them.
+        images: how many were measured.
+        shape: (C, H, W) of a network's input.
+        attributes: of the test set, in plain values.
+    """
+
+    measures: dict[str, Any]
+    images: int
+    shape: tuple[int, int, int]
+    attributes: dict[str, Any]
+
+
+def _pixels(
+    model: nn.Module,
+    info: dict[str, Any],
+    data_path: str | os.PathLike,
+    predictions_path: str | os.PathLike | None,
+    device: str | torch.device,
+    batch: int,
+) -> Outcome:
     data = hdf5.load(data_path)
     check_fits(info, data, data_path)
     metrics = Metrics()
@@ -140,36 +211,14 @@ def evaluate(
     else:
         _write_predictions(predictions_path, measured(), data.y.shape, info)
 
-    shape = data.x.shape[1:]
-    counts = networks.count(model, shape)
-    run_path = Path(model_path).with_name("run.json")
-    run = read_json(run_path) if run_path.exists() else {}
     result = metrics.compute()
-    record = {
-        "dataset": networks.resolve_dataset(info["dataset"]).name,
-        "network": info["label"],
-        "seed": info["seed"],
+    measures = {
         **{name: result.pop(name) for name in MEASURES},
         **result,
         "constant_answer": constant_answer(data.y),
-        "params": counts.parameters,
-        "macs": counts.multiply_adds,
-        "depth": networks.depth(model, shape),
-        "train_images": run.get("images"),
-        "train_seconds": run.get("seconds"),
-        "device": run.get("device"),
-        "commit": run.get("commit") or provenance.commit(),
-        "date": provenance.now(),
-        "test_images": len(data.x),
-        "architecture": info["network"],
-        "settings": {
-            "network": info["options"],
-            "training": run.get("settings"),
-            "test": {k: np.asarray(v).tolist() for k, v in data.attributes.items()},
-        },
     }
-    write_json(metrics_path, record)
-    return record
+    attributes = {k: np.asarray(v).tolist() for k, v in data.attributes.items()}
+    return Outcome(measures, len(data.x), data.x.shape[1:], attributes)
 
 
 def half_sigmoid(logits: Tensor) -> Tensor:

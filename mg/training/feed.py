@@ -5,6 +5,7 @@ epoch is drawn on the processor from one stream that seed and epoch decide, befo
 a resumed training needs no past draws, and no batch waits for the device.
 """
 
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mg.data import hdf5
+from mg import networks
+from mg.data import cifar, hdf5
 from mg.errors import UserError
 
 DATA_FACTS = ("task", "split", "mode", "seed", "canvas")
+IMAGE_FACTS = ("task", "split", "canvas")
 
 # Every network of every task is fed the same normalisation: mean and standard deviation of the
 # segmentation training set (the authors' constants).
@@ -70,10 +73,15 @@ class Feed(ABC):
     Attributes:
         facts: what each file says of itself, in plain values; a checkpoint of others is refused.
         shape: (C, H, W) of an input as the network gets it.
+        classes: names of the classes, if the targets are classes.
+        unreadable: files that were left out because they are damaged.
     """
 
-    facts: list[dict[str, Any]]
-    shape: tuple[int, int, int]
+    classes: list[str] | None = None
+
+    def __init__(self, shape: tuple[int, int, int], facts: list[dict[str, Any]]) -> None:
+        self.shape, self.facts = shape, facts
+        self.unreadable: set[str] = set()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -86,9 +94,9 @@ class Feed(ABC):
     def once(self, size: int) -> Iterator[Pair]:
         """Every example once, in order, as it is tested, `size` at a time."""
 
+    @abstractmethod
     def preparation(self) -> dict[str, Any]:
         """What model.pt has to hold, besides weights, for inputs to be prepared the same way."""
-        return {}
 
 
 class DeviceFeed(Feed):
@@ -100,8 +108,8 @@ class DeviceFeed(Feed):
     """
 
     def __init__(self, x: Tensor, y: Tensor, facts: list[dict[str, Any]]) -> None:
-        self.x, self.y, self.facts = x, y, facts
-        self.shape = tuple(x.shape[1:])
+        super().__init__(tuple(x.shape[1:]), facts)
+        self.x, self.y = x, y
 
     def __len__(self) -> int:
         return len(self.x)
@@ -123,7 +131,7 @@ class DeviceFeed(Feed):
         return x
 
     def batches(self, epoch: Epoch, first: int) -> Iterator[Iterator[Pair]]:
-        device, random = self.x.device, epoch.random()
+        device, random = self.y.device, epoch.random()
         order = epoch.share(self.draw(epoch.examples, random)).to(device)
         changes = self.draw_changes(epoch.examples, random)
         if changes is not None:
@@ -161,9 +169,211 @@ class Clutter(DeviceFeed):
         x = torch.from_numpy(np.concatenate([part.x for part in parts]))
         y = torch.from_numpy(np.concatenate([part.y for part in parts]))
         x = x.to(device).sub_(INPUT_MEAN).div_(INPUT_STD)
-        facts = [
-            {key: part.attributes[key] for key in DATA_FACTS}
-            | {"examples": len(part.x), "crc32": [zlib.crc32(part.x), zlib.crc32(part.y)]}
-            for part in parts
-        ]
-        return cls(x, y.to(device), facts)
+        return cls(x, y.to(device), [_facts(part, DATA_FACTS) for part in parts])
+
+    def preparation(self) -> dict[str, Any]:
+        return {"kind": "clutter", "canvas": self.shape[-1]}
+
+
+class Images(DeviceFeed):
+    """Small colour images: x (N, 3, H, W) float32, prepared; y (N,) int64. Classes come evenly."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        facts: list[dict[str, Any]],
+        classes: list[str],
+        preparation: cifar.Preparation,
+        size: int,
+    ) -> None:
+        super().__init__(x, y, facts)
+        self.shape, self.classes = (3, size, size), classes
+        self._preparation, self._labels = preparation, y.cpu()
+
+    @classmethod
+    def load(
+        cls, paths: Sequence[Path], device: torch.device, preparation: str | dict[str, Any]
+    ) -> "Images":
+        """Read, join and prepare HDF5 files.
+
+        Args:
+            preparation: a kind, fitted to these images; or that of a trained model.
+
+        Raises:
+            UserError: a file is no data set of images, or they do not belong together.
+        """
+        parts = [hdf5.load(path, layout=hdf5.IMAGES) for path in paths]
+        if len({(part.x.shape[1:], *part.attributes["classes"]) for part in parts}) > 1:
+            raise UserError(f"{', '.join(map(str, paths))} hold different sizes or classes")
+        images = np.concatenate([part.x for part in parts])
+        if isinstance(preparation, str):
+            fitted = cifar.Preparation.fit(preparation, images).to(device)
+        else:
+            fitted = cifar.Preparation.of(preparation).to(device)
+        x = torch.cat([fitted.apply(part.to(device)) for part in torch.tensor(images).split(1000)])
+        y = torch.from_numpy(np.concatenate([part.y for part in parts]).astype(np.int64))
+        facts = [_facts(part, IMAGE_FACTS) | {"preparation": fitted.kind} for part in parts]
+        classes = parts[0].attributes["classes"]
+        return cls(x, y.to(device), facts, classes, fitted, images.shape[-1])
+
+    def draw(self, number: int, random: torch.Generator) -> Tensor:
+        return cifar.draw_balanced(self._labels, number, random)
+
+    def draw_changes(self, number: int, random: torch.Generator) -> Tensor:
+        return self._preparation.draw(number, self.shape[-1], random)
+
+    def train(self, x: Tensor, changes: Tensor | None) -> Tensor:
+        return self._preparation.crop(x, self.shape[-1], changes)
+
+    def test(self, x: Tensor) -> Tensor:
+        return self._preparation.crop(x, self.shape[-1])
+
+    def preparation(self) -> dict[str, Any]:
+        return {**self._preparation.state(), "classes": self.classes}
+
+
+class Photographs(Feed):
+    """Image files, decoded by `workers` processes ahead of their use.
+
+    Drawn with replacement, as every task's examples are. A file that cannot be decoded is left
+    out, with a warning the first time: in training the next readable one takes its place.
+    """
+
+    def __init__(
+        self,
+        parts: list[hdf5.Dataset],
+        device: torch.device,
+        workers: int,
+        ten_crops: bool = False,
+    ) -> None:
+        first = parts[0]
+        shape = (3, *(first.attributes["canvas"],) * 2)
+        super().__init__(shape, [_facts(part, IMAGE_FACTS) for part in parts])
+        width = max(part.x.shape[1] for part in parts)
+        x = [np.pad(part.x, ((0, 0), (0, width - part.x.shape[1]))) for part in parts]
+        y = np.concatenate([part.y for part in parts])
+        self.data = hdf5.Dataset(np.concatenate(x), y, first.attributes)
+        self.device, self.workers, self.ten_crops = device, workers, ten_crops
+        self.classes = first.attributes["classes"]
+
+    @classmethod
+    def load(
+        cls, paths: Sequence[Path], device: torch.device, workers: int, ten_crops: bool = False
+    ) -> "Photographs":
+        """Read lists of files.
+
+        Raises:
+            UserError: a file is no such list, or they do not belong together.
+        """
+        parts = [hdf5.load(path, layout=hdf5.FILES) for path in paths]
+        if len({str([p.attributes[k] for k in _TOGETHER]) for p in parts}) > 1:
+            raise UserError(f"{', '.join(map(str, paths))} list images of different folders")
+        return cls(parts, device, workers, ten_crops)
+
+    def __len__(self) -> int:
+        return len(self.data.x)
+
+    def batches(self, epoch: Epoch, first: int) -> Iterator[Iterator[Pair]]:
+        from mg.data import imagenet  # heavy, and other tasks do without
+
+        random = epoch.random()
+        numbers = epoch.share(torch.randint(len(self), (epoch.examples,), generator=random))
+        seeds = epoch.share(torch.randint(2**62, (epoch.examples,), generator=random))
+        photographs = imagenet.Photographs(self.data, training=True)
+        parts = [drawn[first:].flatten(0, 1) for drawn in (numbers, seeds)]
+        loaded = self._on_device(
+            photographs, imagenet.load(photographs, *parts, self.workers, self._pin)
+        )
+        for _ in range(first, epoch.iterations):
+            yield (next(loaded) for _ in range(epoch.accumulate))
+
+    def once(self, size: int) -> Iterator[Pair]:
+        from mg.data import imagenet
+
+        photographs = imagenet.Photographs(self.data, training=False, ten_crops=self.ten_crops)
+        numbers = torch.arange(len(self)).split(size)
+        yield from self._on_device(
+            photographs, imagenet.load(photographs, numbers, None, self.workers, self._pin)
+        )
+
+    @property
+    def _pin(self) -> bool:
+        return self.device.type == "cuda"
+
+    def _on_device(self, photographs: Any, loaded: Iterator[list[Tensor]]) -> Iterator[Pair]:
+        for x, y, unreadable in loaded:
+            for number in unreadable[unreadable >= 0].tolist():
+                path = str(photographs.path(number))
+                if path not in self.unreadable:
+                    print(f"warning: {path} cannot be read; left out", file=sys.stderr, flush=True)
+                    self.unreadable.add(path)
+            if (y < 0).any():
+                x, y = x[y >= 0], y[y >= 0]
+            if len(y):
+                yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+    def preparation(self) -> dict[str, Any]:
+        return {"kind": "photographs", "canvas": self.shape[-1], "classes": self.classes}
+
+
+_TOGETHER = ("directory", "canvas", "classes")
+
+
+def _facts(part: hdf5.Dataset, keys: Sequence[str]) -> dict[str, Any]:
+    checksums = [zlib.crc32(part.x), zlib.crc32(part.y)]
+    return {key: part.attributes[key] for key in keys} | {
+        "examples": len(part.x),
+        "crc32": checksums,
+    }
+
+
+def for_training(
+    dataset: str,
+    paths: Sequence[Path],
+    device: torch.device,
+    preparation: str = "whitened",
+    workers: int = 0,
+) -> Feed:
+    """The feed of a data set's training files.
+
+    Args:
+        preparation: of CIFAR's images, plain or whitened; the other data sets know one.
+        workers: processes that decode ImageNet's images; the other data sets need none.
+
+    Raises:
+        UserError: the files are not of this data set, or damaged.
+    """
+    family = networks.resolve_dataset(dataset).family
+    if family == "mnist":
+        return Clutter.load(paths, device)
+    if family == "imagenet":
+        return Photographs.load(paths, device, workers)
+    if preparation not in cifar.PREPARATIONS:
+        raise UserError(f"preparation is {preparation!r}; choose {' or '.join(cifar.PREPARATIONS)}")
+    return Images.load(paths, device, preparation)
+
+
+def for_testing(
+    dataset: str,
+    path: Path,
+    device: torch.device,
+    preparation: dict[str, Any],
+    workers: int = 0,
+    ten_crops: bool = False,
+) -> Feed:
+    """The feed of a file to test on.
+
+    Args:
+        preparation: what the feed that was trained on says of itself.
+        ten_crops: give ten crops of each of ImageNet's images, (B, 10, 3, H, W).
+
+    Raises:
+        UserError: the file is not of this data set, or damaged.
+    """
+    family = networks.resolve_dataset(dataset).family
+    if family == "mnist":
+        return Clutter.load([path], device)
+    if family == "imagenet":
+        return Photographs.load([path], device, workers, ten_crops)
+    return Images.load([path], device, preparation)

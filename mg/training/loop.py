@@ -21,7 +21,7 @@ from mg.files import atomic_path, write_json
 from mg.networks.execution import accelerate
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, device_name
-from mg.training.feed import Clutter, Epoch, Feed, Pair
+from mg.training.feed import Clutter, Epoch, Feed, Pair, for_testing, for_training
 from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
 from mg.training.step import GraphStep, Step, build_step
@@ -52,6 +52,8 @@ def train(
     device: torch.device,
     threads: int | None = None,
     label: str | None = None,
+    preparation: str = "whitened",
+    workers: int = 0,
     checkpoint_seconds: float = 60,
     execution: str = "auto",
     team: Team = ALONE,
@@ -74,6 +76,8 @@ def train(
         device: where to compute.
         threads: processor threads to compute with; PyTorch's choice if None.
         label: what tables call the network, if not by its name.
+        preparation: of CIFAR's images: plain or whitened (see `mg.data.cifar`).
+        workers: processes that decode ImageNet's images ahead; 0 for none besides this one.
         checkpoint_seconds: work that a killed training may lose.
         execution: how steps are executed, see `mg.training.step.build_step`.
         team: the processes that train this network together; the first writes the files.
@@ -94,9 +98,13 @@ def train(
         log = _silence
     label = label or network
     torch.manual_seed(seed)
+    train_feed = for_training(dataset, train_files, device, preparation, workers)
+    valid_feed = None
+    if valid_file and team.first:
+        prepared = train_feed.preparation()
+        valid_feed = for_testing(dataset, valid_file, device, prepared, workers)
+    options = with_classes(options, dataset, train_feed.classes)
     model = networks.build(network, dataset, **options)
-    train_feed = Clutter.load(train_files, device)
-    valid_feed = Clutter.load([valid_file], device) if valid_file and team.first else None
     networks.check_canvas(network, dataset, train_feed.shape[-1], **options)
 
     settings = {
@@ -111,6 +119,8 @@ def train(
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
     accelerate(model)
     if recipe.output_prior:
+        if not isinstance(train_feed, Clutter):
+            raise UserError(f"output_prior is for pixels, and {dataset} has classes; set it false")
         set_output_prior(model, train_feed)
     if team.world > 1:
         torch.manual_seed(seed + 1_000_003 * team.rank)  # each process drops out its own
@@ -130,6 +140,7 @@ def train(
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
     started = provenance.now()
     _work(run, checkpoints, output, f"{label} {dataset} seed {seed}", checkpoint_seconds, log)
+    unreadable = len(run.unreadable())
     if not team.first:
         return
 
@@ -159,6 +170,7 @@ def train(
             "data": train_feed.facts,
             "images": recipe.images,
             "train_examples": len(train_feed),
+            "unreadable_images": unreadable,
             "seconds": round(run.seconds, 3),
             "images_per_second": round(recipe.images / run.seconds, 1),
             "device": device_name(device),
@@ -178,6 +190,24 @@ def train(
         },
     )
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
+
+
+def with_classes(
+    options: dict[str, Any], dataset: str, classes: list[str] | None
+) -> dict[str, Any]:
+    """A network's options for data with these classes: their number, where it is not the usual.
+
+    Raises:
+        UserError: the options ask for another number.
+    """
+    usual = networks.resolve_dataset(dataset).classes
+    if classes is None or options.get("classes", usual) == len(classes):
+        return options
+    if "classes" in options:
+        raise UserError(
+            f"the option classes is {options['classes']}, but the data have {len(classes)} classes"
+        )
+    return {**options, "classes": len(classes)}
 
 
 @torch.no_grad()
@@ -243,6 +273,7 @@ class _Run:
             "seconds": self.seconds,
             "epoch_began": self._epoch_began,
             "attempts": self.attempts,
+            "unreadable": self.unreadable(),
             "random": self.team.gather(random),
         }
 
@@ -253,10 +284,17 @@ class _Run:
         self.take.loss_sum.copy_(state["loss_sum"])
         self.history, self.seconds = state["history"], state["seconds"]
         self._epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
+        self.train_feed.unreadable.update(state["unreadable"])
         processor, *card = state["random"][self.team.rank]
         torch.set_rng_state(processor)
         if self.device.type == "cuda" and card:
             torch.cuda.set_rng_state(card[0], self.device)
+
+    def unreadable(self) -> list[str]:
+        """Training files that any process had to leave out."""
+        return sorted(
+            {path for paths in self.team.gather(self.train_feed.unreadable) for path in paths}
+        )
 
     def tick(self) -> None:
         """Count the time since the last call."""
