@@ -168,8 +168,8 @@ class ClassMetrics:
         first, five = self._hits.tolist()
         entropy = float(self._entropy) / self._examples
         return {
-            "top1_error": 1 - first / self._examples,
-            "top5_error": 1 - five / self._examples,
+            "top1_error": (self._examples - first) / self._examples,
+            "top5_error": (self._examples - five) / self._examples,
             "cross_entropy": entropy if math.isfinite(entropy) else None,
         }
 

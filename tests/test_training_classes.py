@@ -1,0 +1,172 @@
+"""Classifiers train through the same loop: archives in, model out, resumed bit for bit."""
+
+import csv
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from mg.data import cifar
+from mg.errors import UserError
+from mg.evaluation.predict import evaluate
+from mg.training import loop
+from mg.training.checkpoint import read_torch
+from mg.training.objective import CLASSES
+from mg.training.recipe import Recipe
+
+NARROW = [[8, 4, 2], [8, 4, 2], [8, 4, 2], [16, 8, 4], [16, 8]]
+WIDTHS = {
+    "vgg": [8, 8, 8, 16, 16],
+    "resnet": [8, 8, 8, 16, 16],
+    **dict.fromkeys(("mg", "r_mg", "pmg", "r_pmg"), NARROW),
+}
+RECIPE = Recipe(
+    optimizer="adamw", schedule="one_cycle", learning_rate=0.01, epochs=3, iterations=45, batch=16
+)
+
+
+@pytest.fixture(scope="module")
+def digits(mnist_directory, tmp_path_factory):
+    """A folder with train, valid and test files: MNIST's digits from an archive of CIFAR-10's."""
+    folder = tmp_path_factory.mktemp("digits")
+    cifar.fetch("cifar10", folder, [f"mnist:{mnist_directory}"], lambda line: None)
+    for split, count in (("train", 1500), ("valid", 200), ("test", 300)):
+        cifar.prepare("cifar10", split, folder, folder / f"{split}.h5", count)
+    return folder
+
+
+def train(digits, output, network="mg", recipe=RECIPE, log=lambda line: None, **changes):
+    arguments = {
+        "options": {"width": WIDTHS[network]},
+        "valid_file": digits / "valid.h5",
+        "preparation": "plain",
+        **changes,
+    }
+    loop.train(
+        network,
+        "cifar10",
+        recipe=recipe,
+        seed=0,
+        train_files=[digits / "train.h5"],
+        output=output,
+        device=torch.device("cpu"),
+        threads=1,
+        log=log,
+        **arguments,
+    )
+    return read_torch(output / "model.pt")["state_dict"]
+
+
+def history(output):
+    with open(output / "history.csv", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize("network", WIDTHS)
+def test_every_network_learns_digits(digits, tmp_path, network):
+    """Chance is an error of 0.9; 2,160 images take every network far below it."""
+    train(digits, tmp_path, network)
+    rows = history(tmp_path)
+    assert tuple(rows[0]) == CLASSES.history
+    assert float(rows[-1]["valid_top1_error"]) < 0.6
+    record = evaluate(
+        tmp_path / "model.pt",
+        digits / "test.h5",
+        metrics_path=tmp_path / "metrics.json",
+        predictions_path=tmp_path / "predictions.h5",
+    )
+    assert record["top1_error"] < 0.6 and record["top5_error"] < record["top1_error"]
+    assert record["test_images"] == 300 and record["unreadable_images"] == 0
+
+
+def test_predictions_are_the_measured_probabilities(digits, tmp_path):
+    import h5py
+
+    from mg.data import hdf5
+
+    train(digits, tmp_path, recipe=Recipe(epochs=1, iterations=4, batch=16))
+    paths = {"metrics_path": tmp_path / "m.json", "predictions_path": tmp_path / "p.h5"}
+    record = evaluate(tmp_path / "model.pt", digits / "test.h5", batch=64, **paths)
+    labels = hdf5.load(digits / "test.h5", layout=hdf5.IMAGES).y
+    with h5py.File(tmp_path / "p.h5") as file:
+        probability = file["prediction"][:]
+        assert list(file.attrs["classes"]) == [f"digit {i}" for i in range(10)]
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
+    assert record["top1_error"] == pytest.approx(np.mean(probability.argmax(1) != labels))
+    entropy = -np.log(probability[np.arange(300), labels]).mean()
+    assert record["cross_entropy"] == pytest.approx(entropy, rel=1e-4)
+
+
+def interrupted_once(start, output):
+    """Run `start(log)` into a signal at the end of its first epoch."""
+
+    def log(line):
+        if line.startswith("epoch   1/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(loop.Interrupted):
+        start(log)
+    assert (output / "checkpoints/checkpoint.pt").exists()
+
+
+def test_a_resumed_training_ends_with_the_same_weights(digits, tmp_path):
+    """With dropout, crops, flips and balanced draws all going on where they were."""
+    recipe = Recipe(epochs=2, iterations=6, batch=16, accumulate=2)
+    settings = {
+        "network": "resnet",
+        "recipe": recipe,
+        "options": {"width": WIDTHS["resnet"], "dropout": True},
+    }
+    whole = train(digits, tmp_path / "whole", **settings)
+    interrupted_once(
+        lambda log: train(digits, tmp_path / "cut", log=log, **settings), tmp_path / "cut"
+    )
+    resumed = train(digits, tmp_path / "cut", **settings)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_whitened_images_are_trained_on_and_kept_with_the_model(digits, tmp_path):
+    """The paper's preparation, fitted to the training images alone, travels in model.pt."""
+    small = tmp_path / "small.h5"
+    cifar.prepare("cifar10", "valid", digits, small, count=60)
+    train(
+        digits,
+        tmp_path,
+        recipe=Recipe(epochs=1, iterations=2, batch=8),
+        preparation="whitened",
+        valid_file=small,
+    )
+    kept = read_torch(tmp_path / "model.pt")["preparation"]
+    assert kept["kind"] == "whitened" and kept["scale"].shape == (3072, 3072)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["data"][0]["preparation"] == "whitened"
+    record = evaluate(tmp_path / "model.pt", small, metrics_path=tmp_path / "metrics.json")
+    assert record["top1_error"] == float(history(tmp_path)[0]["valid_top1_error"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"preparation": "grey"}, "choose plain or whitened"),
+        ({"options": {"width": WIDTHS["mg"], "classes": 7}}, "the data have 10 classes"),
+        ({"recipe": Recipe(output_prior=True)}, "output_prior is for pixels"),
+        ({"network": "unet", "options": {}}, "no network 'unet'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(digits, tmp_path, changes, message):
+    if "network" in changes:
+        WIDTHS["unet"] = None
+    with pytest.raises(UserError, match=message):
+        train(digits, tmp_path, **changes)
+    WIDTHS.pop("unet", None)
+
+
+def test_pixels_are_no_classes(digits, tiny, tmp_path):
+    with pytest.raises(UserError, match="not marked mg-images-1"):
+        loop.train(
+            *("mg", "cifar10", {}, RECIPE, 0, [tiny / "train.h5"], None, tmp_path),
+            torch.device("cpu"),
+        )
