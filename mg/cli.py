@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_fetch, _generate, _networks, _describe, _train, _evaluate, _saliency),
-        *(_table, _figure, _show, _check),
+        *(_table, _figure, _show, _check, _compare),
     ):
         add(commands)
     return parser
@@ -446,3 +446,20 @@ def _check(commands) -> None:
     description = "check that the parts of a workflow's configuration fit one another"
     parser = _command(commands, "check", run, description)
     parser.add_argument("file", type=Path, help="the configuration, every default filled in, JSON")
+
+
+def _compare(commands) -> None:
+    def run(settings) -> None:
+        from mg.report import compare
+
+        text, differs = compare.report(settings.ours, settings.theirs)
+        print(text)
+        if differs:
+            sys.exit(1)
+
+    description = "say which numbers of two runs differ by more than seeds explain"
+    parser = _command(commands, "compare", run, f"{description}; the exit status is then 1")
+    parser.add_argument("ours", type=Path, help="folder of a run, such as results/demo")
+    parser.add_argument(
+        "theirs", type=Path, help="folder of another, or of runs among which one has the same name"
+    )

@@ -1,0 +1,403 @@
+"""How fast the MNIST networks train: beside the device's floor, and beside PyTorch as it comes.
+
+    python benchmarks/training.py                 # all of it; a few minutes on two CPU cores
+    python benchmarks/training.py --full          # the paper's sizes; the default on a CUDA device
+    python benchmarks/training.py --compile       # torch.compile as well, minutes more per network
+    python benchmarks/training.py --side-by-side  # several trainings at once on the device
+
+*Floor.* An image costs 2 operations per multiply-add forward, 4 backward (2 where a layer reads the
+image, which needs no gradient). Its bytes: every layer's output and the gradient of it written once
+and read once, the output read once more in the backward pass; weights, gradients and momentum once
+per batch. The floor is the larger of operations / peak of a matrix product and bytes / bandwidth of
+a copy, both measured here. (What fits a processor's cache is faster than that bandwidth.)
+
+*Baseline.* The plain modules in float32, contiguous, batches gathered on the host and sent to the
+device, PyTorch's default optimiser: a script without any of our tricks, in the same process.
+
+All variants of a network are measured in turns, several rounds; rates are medians, ratios medians
+of the ratios within a round. On one CPU thread the clock counts processor time, so that other work
+on the machine matters less.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from statistics import median
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg import networks  # noqa: E402
+from mg.networks.counting import IMAGE, layers, total  # noqa: E402
+from mg.networks.execution import accelerate  # noqa: E402
+from mg.networks.registry import skeleton  # noqa: E402
+from mg.training.device import activation_type, device_name  # noqa: E402
+from mg.training.feed import DeviceFeed, Epoch  # noqa: E402
+from mg.training.objective import PIXELS  # noqa: E402
+from mg.training.recipe import Recipe  # noqa: E402
+from mg.training.step import build_step  # noqa: E402
+from mg.training.team import ALONE  # noqa: E402
+
+TASK = "segmentation"
+EXAMPLES = 1000
+NETWORKS = ("unet", "umg", "sg", "r_sg", "pmg", "r_pmg")
+NARROW = {  # config/config.yaml
+    "unet": {"width": [24, 48, 96]},
+    "umg": {"width": [16, 32, 64]},
+    "sg": {"width": [16, 8, 8]},
+    "r_sg": {"width": [16, 8, 8], "blocks": 1},
+    "pmg": {"width": [16, 8, 8]},
+    "r_pmg": {"width": [16, 8, 8], "blocks": 1},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train."""
+
+    name: str
+    resident: bool = True  # batches gathered on the device, optimiser fused
+    channels_last: bool = True
+    split: bool = True  # mg.networks.execution
+    activations: torch.dtype = torch.float32
+    execution: str = "eager"
+    flush: bool = False  # denormal numbers
+
+
+def variants(device: torch.device, compiled: bool) -> list[Variant]:
+    """The baseline, then each trick on top of those before; after ours, what else there is."""
+    found = [
+        Variant("baseline", False, False, False),
+        Variant("+ data on the device, fused optimiser", True, False, False),
+        Variant("+ channels-last", True, True, False),
+        Variant("+ neighbours read at their resolution", True, True, True),
+    ]
+    fast = activation_type("auto", device)
+    if fast != torch.float32:
+        found.append(replace(found[-1], name="+ bfloat16", activations=fast))
+    if device.type == "cuda":
+        found.append(replace(found[-1], name="+ CUDA graph", execution="graph"))
+    ours = found[-1] = replace(found[-1], name=found[-1].name + " (ours)")
+    if device.type == "cuda":
+        found += [
+            replace(ours, name="ours in float32", activations=torch.float32),
+            replace(ours, name="ours, plain modules", split=False),
+            replace(ours, name="ours, contiguous", channels_last=False),
+        ]
+    else:
+        found.append(replace(ours, name="ours, denormals flushed", flush=True))
+    if compiled:
+        found.append(replace(ours, name="ours, compiled", execution="compiled"))
+        if device.type == "cuda":
+            found.append(replace(found[-1], name="ours, compiled, plain modules", split=False))
+    return found
+
+
+# ------------------------------------------------------------------------ the device and the floor
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Processor time on one thread of a processor, else the time on the wall."""
+    one_thread = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if one_thread else time.perf_counter
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def fastest(run: Callable[[], object], device: torch.device, seconds: float = 1.0) -> float:
+    """Seconds of the fastest of the runs that fit into `seconds`, three at least."""
+    run()
+    clock, times = clock_of(device), []
+    while len(times) < 3 or sum(times) < seconds:
+        wait(device)
+        start = clock()
+        run()
+        wait(device)
+        times.append(clock() - start)
+    return min(times)
+
+
+def peak(device: torch.device, kind: torch.dtype) -> float:
+    """Operations per second of a large matrix product."""
+    n = 8192 if device.type == "cuda" else 1024
+    a, b = torch.randn(2, n, n, device=device).to(kind)
+    return 2 * n**3 / fastest(lambda: a @ b, device)
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second, read or written, of a copy beyond every cache."""
+    a = torch.zeros(2**28 if device.type == "cuda" else 2**26, device=device)
+    b = torch.empty_like(a)
+    return 2 * a.numel() * a.element_size() / fastest(lambda: b.copy_(a), device)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training takes per image."""
+
+    parameters: int
+    multiply_adds: int
+    operations: float
+    elements: float  # of outputs and their gradients, written or read
+    weight_bytes: float
+
+    def floor(self, peak: float, bandwidth: float, size: int) -> float:
+        """Images per second that nothing can exceed, with activations of `size` bytes."""
+        moved = self.elements * size + self.weight_bytes
+        return 1 / max(self.operations / peak, moved / bandwidth)
+
+
+def cost(network: str, options: dict, canvas: int, batch: int) -> Cost:
+    model = skeleton(network, TASK, **options)
+    every = layers(model, (1, canvas, canvas))
+    live = [layer for layer in every if layer.live]  # the others are not computed
+    parameters = total(model, every).parameters
+    operations = sum(layer.multiply_adds * (4 if layer.reads == [IMAGE] else 6) for layer in live)
+    elements = 5 * sum(prod(layer.output_shape) for layer in live)
+    # Weights are read forward and backward; the optimiser reads weight, gradient and momentum and
+    # writes weight and momentum; the gradient is written: 8 numbers of 4 bytes.
+    return Cost(
+        parameters,
+        sum(layer.multiply_adds for layer in live),
+        operations,
+        elements,
+        8 * 4 * parameters / batch,
+    )
+
+
+# ------------------------------------------------------------------------ training
+
+
+class Training:
+    """A training of random images with one variant, as `mg train` does it."""
+
+    def __init__(
+        self, network: str, options: dict, canvas: int, batch: int, variant: Variant, device
+    ) -> None:
+        torch.manual_seed(0)
+        self.variant, self.device, self.batch = variant, device, batch
+        model = networks.build(network, TASK, **options).to(device).train()
+        if variant.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if variant.split:
+            accelerate(model)
+        recipe = Recipe(batch=batch)
+        if variant.resident:
+            optimizer = recipe.build_optimizer(model)
+        else:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        place = device if variant.resident else torch.device("cpu")
+        x = torch.randn(EXAMPLES, 1, canvas, canvas, device=place)
+        shape = (EXAMPLES, 10, canvas, canvas)
+        y = (torch.rand(shape, device=place) < 0.05).to(torch.uint8)
+        self.feed = DeviceFeed(x, y, [])
+        self.step = build_step(
+            *(variant.execution, ALONE, lambda line: print(line, file=sys.stderr)),
+            *(model, PIXELS.loss, optimizer, variant.activations),
+        )
+        self.epoch, self.batches = 0, iter(())
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            parts = next(self.batches, None)
+            if parts is None:
+                self.epoch += 1
+                epoch = Epoch(0, self.epoch, 150, self.batch)
+                self.batches = self.feed.batches(epoch, 0)
+                parts = next(self.batches)
+            if not self.variant.resident:
+                parts = [(x.to(self.device), y.to(self.device)) for x, y in parts]
+            self.step(parts, 1e-3)
+        wait(self.device)
+
+    def rate(self, seconds: float, clock: Callable[[], float]) -> float:
+        """Images per second in a turn of about `seconds`."""
+        torch.set_flush_denormal(self.variant.flush)
+        steps, start = 0, clock()
+        while clock() - start < seconds:
+            more = max(1, steps // 4)
+            self.run(more)
+            steps += more
+        spent = clock() - start
+        torch.set_flush_denormal(False)
+        return steps * self.batch / spent
+
+
+def compare(trainings: list[Training], seconds: float, rounds: int) -> list[tuple[float, float]]:
+    """(images per second, ratio to the first) of each, in turns."""
+    clock = clock_of(trainings[0].device)
+    for training in trainings:
+        training.run(5)
+    rates = [[training.rate(seconds, clock) for training in trainings] for _ in range(rounds)]
+    return [
+        (median(column), median(rate / turn[0] for rate, turn in zip(column, rates, strict=True)))
+        for column in zip(*rates, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------------ side by side
+
+
+def side_by_side(arguments: list[str], network: str, processes: int, threads: int) -> float:
+    """Images per second of `processes` trainings together, each with `threads`."""
+    command = [sys.executable, __file__, *arguments, "--one", network, "--threads", str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    running = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(processes)
+    ]
+    for process in running:
+        if process.stdout.readline().strip() != "ready":
+            sys.exit(f"a training of {network} side by side did not start")
+    for process in running:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return sum(float(process.communicate()[0]) for process in running)
+
+
+def one(training: Training, seconds: float) -> None:
+    """What a process of `side_by_side` does."""
+    training.run(10)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(training.rate(seconds, time.perf_counter))
+
+
+# ------------------------------------------------------------------------ tables
+
+
+def table(heading: list[str], rows: list[list[str]]) -> None:
+    print(f"\n| {' | '.join(heading)} |\n|{'---|' * len(heading)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    sys.stdout.flush()
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--full", action="store_true", help="the paper's sizes, on a CPU too")
+    parser.add_argument("--canvas", type=int, help="side of the images")
+    parser.add_argument("--batch", type=int, help="images per step")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="torch.compile too")
+    parser.add_argument("--side-by-side", action="store_true", help="several trainings at once")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    settings = parse()
+    torch.set_num_threads(settings.threads)
+    if settings.device == "auto":
+        settings.device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(settings.device)
+    full = settings.full or device.type == "cuda"
+    options = {name: {} if full else NARROW[name] for name in settings.networks}
+    canvas = settings.canvas or (64 if full else 32)
+    batch = settings.batch or (64 if full else 16)
+    every = variants(device, settings.compile)
+    ours = next(variant for variant in every if variant.name.endswith("(ours)"))
+
+    if settings.one:
+        options = {} if full else NARROW[settings.one]
+        training = Training(settings.one, options, canvas, batch, ours, device)
+        return one(training, settings.seconds * settings.rounds)
+
+    print(
+        f"{device_name(device)}, PyTorch {torch.__version__}, {settings.threads} thread(s); "
+        f"{TASK}, canvas {canvas}, batch {batch}, {'full' if full else 'narrow'} networks"
+    )
+    if settings.side_by_side:
+        return report_side_by_side(settings, device, canvas, batch)
+    kinds = {torch.float32: 4, ours.activations: ours.activations.itemsize}
+    peaks = {kind: peak(device, kind) for kind in kinds}
+    bytes_per_second = bandwidth(device)
+    for kind, value in peaks.items():
+        print(f"matrix product, {str(kind).removeprefix('torch.')}: {value / 1e12:.3f} TFLOP/s")
+    print(f"copy: {bytes_per_second / 1e9:.1f} GB/s")
+
+    costs = {name: cost(name, options[name], canvas, batch) for name in settings.networks}
+    limits = {
+        name: {kind: c.floor(peaks[kind], bytes_per_second, size) for kind, size in kinds.items()}
+        for name, c in costs.items()
+    }
+    table(
+        [
+            *("network", "parameters", "million multiply-adds", "million operations per image"),
+            *("MB per image, float32", *(f"floor {str(k)[6:]}, images/s" for k in kinds)),
+        ],
+        [
+            [
+                *(name, f"{c.parameters:,}", f"{c.multiply_adds / 1e6:.1f}"),
+                *(f"{c.operations / 1e6:.1f}", f"{(c.elements * 4 + c.weight_bytes) / 1e6:.2f}"),
+                *(f"{limits[name][kind]:,.0f}" for kind in kinds),
+            ]
+            for name, c in costs.items()
+        ],
+    )
+    rates = {}
+    for name in settings.networks:
+        trainings = [Training(name, options[name], canvas, batch, v, device) for v in every]
+        rates[name] = compare(trainings, settings.seconds, settings.rounds)
+        print(f"{name} measured", file=sys.stderr)
+    mine = every.index(ours)
+    table(
+        ["network", "baseline, images/s", "ours, images/s", "ratio", "of peak", "of floor"],
+        [
+            [
+                *(name, f"{found[0][0]:,.0f}", f"{found[mine][0]:,.0f}", f"{found[mine][1]:.2f}"),
+                f"{found[mine][0] * costs[name].operations / peaks[ours.activations]:.0%}",
+                f"{found[mine][0] / limits[name][ours.activations]:.0%}",
+            ]
+            for name, found in rates.items()
+        ],
+    )
+    table(
+        ["variant: ratio to the baseline", *rates],
+        [
+            [variant.name, *(f"{found[i][1]:.2f}" for found in rates.values())]
+            for i, variant in enumerate(every)
+        ],
+    )
+
+
+def report_side_by_side(
+    settings: argparse.Namespace, device: torch.device, canvas: int, batch: int
+) -> None:
+    """Several trainings at once: processes on one card, or on the cores of a processor."""
+    passed = ["--device", settings.device, "--canvas", str(canvas), "--batch", str(batch)]
+    passed += ["--seconds", str(settings.seconds), "--rounds", str(settings.rounds)]
+    passed += ["--full"] if settings.full else []
+    if device.type == "cuda":
+        cases = [(1, 1), (2, 1), (4, 1), (8, 1)]
+    else:
+        cores = len(os.sched_getaffinity(0))
+        cases = [(1, 1), (1, cores), (cores, 1)]
+    heading = [f"{p} x {t} thread{'s' if t > 1 else ''}" for p, t in cases]
+    table(
+        ["network, images/s of all together", *heading],
+        [
+            [n, *(f"{side_by_side(passed, n, p, t):,.0f}" for p, t in cases)]
+            for n in settings.networks
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

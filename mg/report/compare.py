@@ -1,0 +1,248 @@
+"""Two runs of the workflow side by side: which numbers differ by more than seeds explain."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mg.errors import UserError
+from mg.report.names import in_order, network_name, task_name, tasks_in_order
+from mg.report.render import UNDEFINED, spread
+from mg.report.tables import MEASURES, Summary, read_metrics, summarise
+
+FACTOR = 2
+"""A difference counts when it exceeds this many standard deviations of the difference."""
+
+# What may differ between runs that are the same experiment.
+_NAMES = ("run", "description", "seeds", "mnist.directory")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A measure of a network on a task, in both runs.
+
+    Attributes:
+        difference: mean of ours minus mean of theirs, None where one is undefined or missing.
+        allowed: what the difference must exceed to count, None where no spread is known.
+        verdict: `differs`, `same`, `unknown` (they are not equal, and no spread is known),
+            `missing: ours`, `missing: theirs`, or `undefined`.
+    """
+
+    task: str
+    network: str
+    measure: str
+    ours: Summary | None
+    theirs: Summary | None
+    difference: float | None
+    allowed: float | None
+    verdict: str
+
+
+def run_folder(path: Path, name: str) -> Path:
+    """The folder of the run to compare with: `path` itself, or the run `name`, or the only one.
+
+    Raises:
+        UserError: there is no run, or several and none of that name.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; give the folder of a run, such as results/demo")
+    if (path / "models").is_dir():
+        return path
+    runs = sorted(models.parent for models in path.glob("*/models"))
+    named = [run for run in runs if run.name == name]
+    if len(named or runs) == 1:
+        return (named or runs)[0]
+    if runs:
+        raise UserError(f"{path} holds several runs; name one: {', '.join(map(str, runs))}")
+    raise UserError(f"{path} holds no results: there is no models/ in it")
+
+
+def summaries(run: Path) -> dict[tuple[str, str], Summary]:
+    """By task and network, the results of a run over its seeds.
+
+    Raises:
+        UserError: there are none, or a file is damaged.
+    """
+    paths = sorted((run / "models").glob("*/*/seed*/metrics.json"))
+    if not paths:
+        raise UserError(f"{run / 'models'} holds no metrics.json; evaluate a model first")
+    return {(s.dataset, s.network): s for s in summarise(read_metrics(paths))}
+
+
+def compare(ours: dict, theirs: dict) -> list[Line]:
+    """A line per task, network and measure that either run has, in the order of the tables.
+
+    The spread is that of the difference of two runs, sqrt(sd² + sd²) with the standard deviations
+    over seeds; a run of one seed is taken to spread like the other.
+    """
+    keys = {*ours, *theirs}
+    ordered = [
+        (task, network)
+        for task in tasks_in_order(task for task, _ in keys)
+        for network in in_order(network for t, network in keys if t == task)
+    ]
+    return [
+        _line(*key, measure, ours.get(key), theirs.get(key))
+        for key in ordered
+        for measure in MEASURES
+    ]
+
+
+def _line(
+    task: str, network: str, measure: str, ours: Summary | None, theirs: Summary | None
+) -> Line:
+    absent = [name for name, s in (("ours", ours), ("theirs", theirs)) if s is None]
+    if absent:
+        return Line(task, network, measure, ours, theirs, None, None, f"missing: {absent[0]}")
+    a, b = ours.mean(measure), theirs.mean(measure)
+    if a is None or b is None:
+        verdict = "undefined" if a is b else "differs"  # a number here and none there
+        return Line(task, network, measure, ours, theirs, None, None, verdict)
+    deviations = [sd for sd in (ours.sd(measure), theirs.sd(measure)) if sd is not None]
+    allowed = None
+    if deviations:
+        allowed = FACTOR * (deviations[0] ** 2 + deviations[-1] ** 2) ** 0.5
+    if a == b or (allowed is not None and abs(a - b) <= allowed):
+        verdict = "same"
+    else:
+        verdict = "unknown" if allowed is None else "differs"
+    return Line(task, network, measure, ours, theirs, a - b, allowed, verdict)
+
+
+# ------------------------------------------------------------------------ settings
+
+
+def settings(run: Path) -> dict[str, Any] | None:
+    """The settings in a run's configuration.yaml, flat (`data.canvas`); None without that file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run / "configuration.yaml"
+    if not path.exists():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not the configuration of a run")
+    return {name: value for name, value in _flat(content).items() if name not in _NAMES}
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            flat |= _flat(inner, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = inner
+    return flat
+
+
+def _origin(found: Iterable[Summary]) -> dict[str, Any]:
+    """The devices and commits that results come from."""
+    records = [record for summary in found for record in summary.records]
+    return {
+        key: ", ".join(sorted({str(record.get(key) or "unknown") for record in records}))
+        for key in ("device", "commit")
+    }
+
+
+# ------------------------------------------------------------------------ for people
+
+
+def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, bool]:
+    """The comparison as text, and whether any number differs.
+
+    Args:
+        ours: folder of a run, such as results/demo.
+        theirs: folder of another, or a folder of runs that has one of the same name, or only one.
+
+    Raises:
+        UserError: there is nothing to compare.
+    """
+    here = run_folder(Path(ours), "")
+    there = run_folder(Path(theirs), here.name)
+    mine, reference = summaries(here), summaries(there)
+    lines = compare(mine, reference)
+    if not set(mine) & set(reference):
+        raise UserError(f"{here} and {there} have no network of one task in common")
+    differing = [line for line in lines if line.verdict == "differs"]
+    counted = {
+        "differs": "differ, by more than the two standard deviations over seeds that are allowed",
+        "same": "are the same but for what seeds change",
+        "unknown": "are not equal, with one seed each: no spread is known",
+        "missing": "are missing in one run",
+    }
+    count = {kind: sum(line.verdict.startswith(kind) for line in lines) for kind in counted}
+    text = [
+        f"ours: {here}   theirs: {there}",
+        "",
+        *_results(lines),
+        "",
+        *(f"{count[kind]:4} numbers {text}" for kind, text in counted.items() if count[kind]),
+        "",
+        *_settings(here, there),
+        "",
+        *_differences(_origin(mine.values()), _origin(reference.values()), "origin"),
+    ]
+    return "\n".join(text), bool(differing)
+
+
+def _results(lines: list[Line]) -> list[str]:
+    heading = ["task", "network", "measure", "ours", "theirs", "difference", "allowed", "verdict"]
+    rows = []
+    for line in lines:
+        rows.append(
+            [
+                task_name(line.task),
+                network_name(line.network),
+                line.measure,
+                _value(line.ours, line.measure),
+                _value(line.theirs, line.measure),
+                UNDEFINED if line.difference is None else f"{line.difference:+.4f}",
+                UNDEFINED if line.allowed is None else f"{line.allowed:.4f}",
+                line.verdict,
+            ]
+        )
+    return _aligned([heading, *rows], right=(3, 4, 5, 6))
+
+
+def _value(summary: Summary | None, measure: str) -> str:
+    if summary is None:
+        return "missing"
+    seeds = len(summary.records)
+    return f"{spread(summary.mean(measure), summary.sd(measure), 4).text} ({seeds})"
+
+
+def _settings(here: Path, there: Path) -> list[str]:
+    ours, theirs = settings(here), settings(there)
+    without = [run for run, found in ((here, ours), (there, theirs)) if found is None]
+    if without:
+        return [f"settings are not compared: {without[0]} has no configuration.yaml"]
+    return _differences(ours, theirs, "setting")
+
+
+def _differences(ours: dict[str, Any], theirs: dict[str, Any], kind: str) -> list[str]:
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if not names:
+        return [f"no {kind} differs"]
+    rows = [[name, *(str(run.get(name, UNDEFINED)) for run in (ours, theirs))] for name in names]
+    return _aligned([[f"{kind} that differs", "ours", "theirs"], *rows])
+
+
+def _aligned(rows: list[list[str]], right: tuple[int, ...] = ()) -> list[str]:
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(size) if i in right else cell.ljust(size)
+            for i, (cell, size) in enumerate(zip(row, sizes, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return lines

@@ -1,0 +1,129 @@
+"""`mg compare` on the results that come with the repository, and on copies of them, changed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mg.errors import UserError
+from mg.report import compare
+
+REFERENCE = Path(__file__).parent.parent / "results/reference"
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A copy of the demo's reference results, with only what `compare` reads."""
+    folder = tmp_path / "demo"
+    for path in REFERENCE.glob("demo/models/*/*/seed*/metrics.json"):
+        target = folder / path.relative_to(REFERENCE / "demo")
+        target.parent.mkdir(parents=True)
+        shutil.copy(path, target)
+    shutil.copy(REFERENCE / "demo/configuration.yaml", folder)
+    return folder
+
+
+def change(folder, network, measure, add, seeds=(0, 1, 2)):
+    for seed in seeds:
+        path = folder / f"models/translation/{network}/seed{seed}/metrics.json"
+        record = json.loads(path.read_text())
+        record[measure] += add
+        path.write_text(json.dumps(record))
+
+
+def verdicts(folder):
+    ours, theirs = compare.summaries(folder), compare.summaries(REFERENCE / "demo")
+    return {(li.task, li.network, li.measure): li for li in compare.compare(ours, theirs)}
+
+
+def test_a_run_equals_itself(copy):
+    text, differs = compare.report(copy, REFERENCE)
+    assert not differs
+    assert (
+        "60 numbers are the same" in text and "no setting differs" in text and "no origin" in text
+    )
+    assert text.count("U-MG") == 2 * 5
+
+
+def test_what_exceeds_twice_the_spread_of_a_difference_is_named(copy):
+    before = verdicts(copy)["translation", "pmg", "mean_iu"]
+    sd = before.ours.sd("mean_iu")
+    assert before.allowed == pytest.approx(2 * 2**0.5 * sd)
+    change(copy, "pmg", "mean_iu", 0.9 * before.allowed)
+    assert not compare.report(copy, REFERENCE)[1]
+    change(copy, "pmg", "mean_iu", 0.2 * before.allowed)
+    text, differs = compare.report(copy, REFERENCE)
+    assert differs and "   1 numbers differ" in text
+    (line,) = [line for line in verdicts(copy).values() if line.verdict == "differs"]
+    assert (line.task, line.network, line.measure) == ("translation", "pmg", "mean_iu")
+    assert line.difference == pytest.approx(1.1 * before.allowed)
+
+
+def test_one_seed_is_held_against_the_spread_of_the_other_run(copy):
+    for seed in (1, 2):
+        shutil.rmtree(copy / f"models/translation/pmg/seed{seed}")
+    line = verdicts(copy)["translation", "pmg", "mean_iu"]
+    assert line.allowed == pytest.approx(2 * 2**0.5 * line.theirs.sd("mean_iu"))
+
+
+def test_without_a_spread_nothing_is_claimed(copy, tmp_path):
+    single = tmp_path / "single" / "demo"
+    for folder in (copy, single):
+        if folder is single:
+            shutil.copytree(copy, single)
+        for path in folder.glob("models/*/*/seed[12]"):
+            shutil.rmtree(path)
+    change(single, "unet", "bce", 0.5, seeds=[0])
+    text, differs = compare.report(single, copy)
+    assert not differs and "1 numbers are not equal, with one seed each" in text
+
+
+def test_missing_is_shown_and_does_not_count_as_a_difference(copy):
+    shutil.rmtree(copy / "models/translation/sg")
+    text, differs = compare.report(copy, REFERENCE)
+    assert not differs
+    assert "5 numbers are missing in one run" in text and text.count("missing: ours") == 5
+
+
+def test_settings_that_differ_are_named(copy):
+    path = copy / "configuration.yaml"
+    before = path.read_text()
+    changed = before.replace("run: demo", "run: other").replace("canvas: 32", "canvas: 48")
+    path.write_text(changed)
+    assert changed != before
+    line = next(li for li in compare.report(copy, REFERENCE)[0].splitlines() if "canvas" in li)
+    assert line.split() == ["data.canvas", "48", "32"]
+
+
+def test_the_command_says_by_its_status_whether_numbers_differ(copy):
+    def run(*paths):
+        command = [sys.executable, "-m", "mg", "compare", *map(str, paths)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert run(copy, REFERENCE).returncode == 0
+    change(copy, "pmg", "mean_iu", 0.3)
+    done = run(copy, REFERENCE)
+    assert done.returncode == 1 and "differs" in done.stdout
+    wrong = run(copy / "models", REFERENCE)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+    assert "holds no results" in wrong.stderr
+
+
+def test_nothing_to_compare_is_an_error(copy, tmp_path):
+    for path in copy.glob("models/*/*"):
+        if path.parent.name != "segmentation" or path.name != "pmg":
+            shutil.rmtree(path)
+    other = tmp_path / "other"
+    shutil.copytree(copy, other)
+    (other / "models/segmentation").rename(other / "models/gone")
+    for path in other.glob("models/gone/*/*/metrics.json"):
+        path.write_text(path.read_text().replace('"segmentation"', '"rotation"'))
+    with pytest.raises(UserError, match="no network of one task in common"):
+        compare.report(copy, other)
+    shutil.copytree(copy, tmp_path / "runs" / "a")
+    shutil.copytree(copy, tmp_path / "runs" / "b")
+    with pytest.raises(UserError, match="holds several runs"):
+        compare.report(copy, tmp_path / "runs")
