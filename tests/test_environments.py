@@ -1,5 +1,8 @@
-"""pip and conda install the same versions, and those that pyproject.toml asks for."""
+"""pip, conda and the images install the same versions, those that pyproject.toml asks for."""
 
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,3 +45,59 @@ def test_the_pins_satisfy_pyproject():
     ):
         for requirement in map(Requirement, wanted):
             assert have[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+DOCKERFILE = (ROOT / "envs/Dockerfile").read_text()
+DEFINITION = (ROOT / "envs/mg.def").read_text()
+
+
+def section(name: str) -> list[str]:
+    """The lines of a section of the Apptainer definition."""
+    text = re.search(rf"^%{name}\n(.*?)(?=^%|\Z)", DEFINITION, re.M | re.S).group(1)
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_dockerfile_follows_good_practice():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    subprocess.run([hadolint, ROOT / "envs/Dockerfile"], check=True)
+
+
+def test_the_images_hold_the_same_files():
+    copied = set()
+    for sources in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.M):
+        copied |= set(sources.split())
+    here = {line.split()[0] for line in section("files")}
+    assert all((ROOT / name).exists() for name in copied | here)
+    top = {name.split("/")[0] for name in copied}
+    assert top == {name.split("/")[0] for name in here}
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"}
+    assert let_in == top
+
+
+def test_the_images_install_the_lock_and_nothing_loose():
+    both = DOCKERFILE + DEFINITION
+    installs = re.findall(r"(?:pip install|sh envs/install\.sh) (.*)", both)
+    assert set(installs) <= {
+        '"$TORCH_INDEX"',
+        '"{{ TORCH_INDEX }}"',
+        "--no-cache-dir --no-deps --editable .",
+        "--no-cache-dir --no-deps --editable . \\",
+    }
+    assert {python for python in re.findall(r"python:(3\.\d+)", both)} == {
+        str(entry).removeprefix("python=")
+        for entry in yaml.safe_load((ROOT / "envs/mg.yaml").read_text())["dependencies"]
+        if str(entry).startswith("python=")
+    }
+
+
+def test_another_build_of_pytorch_has_the_locks_version(tmp_path):
+    """install.sh, with a pip that says what it is asked for."""
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$@"\n')
+    pip.chmod(0o755)
+    command = ["sh", ROOT / "envs/install.sh", "https://example.org/cpu"]
+    done = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True)
+    first, second = done.stdout.decode().splitlines()
+    for name in ("torch", "torchvision"):
+        assert f"{name}=={RUN[name]}" in first.split()
+    assert "https://example.org/cpu" in first and "requirements.txt" in second

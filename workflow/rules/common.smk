@@ -1,5 +1,6 @@
 # What the rules share: the checked configuration, names of files, and what decides a re-run.
 import ast
+import functools
 import glob
 import hashlib
 import json
@@ -12,7 +13,9 @@ from pathlib import Path
 import yaml
 from snakemake.utils import validate
 
-sys.path.insert(0, workflow.basedir)
+# The checkout that this file is of, also where it is a module of another workflow.
+ROOT = Path(workflow.current_basedir).parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
 import configuration
 
 # Jobs have the dependencies of the package, but this process only where it runs them itself.
@@ -32,13 +35,9 @@ RESULTS = f"results/{config['run']}"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 TASKS, NETWORKS, SEEDS = config["tasks"], config["networks"], config["seeds"]
-PIXELS = "segmentation spatial_transform rotation affine_transform scaling translation".split()
-CLASSIFICATION = ["cifar10", "cifar100", "imagenet"]
-PIXEL_TASKS = [task for task in TASKS if task in PIXELS]
-CLASS_TASKS = [task for task in TASKS if task in CLASSIFICATION]
-SPATIAL_TASKS = [task for task in PIXEL_TASKS if task != "segmentation"]
+SPATIAL_TASKS = [task for task in TASKS if task != "segmentation"]
 MODEL = f"{RESULTS}/models/{{task}}/{{network}}/seed{{seed}}"
-SOURCES = Path(workflow.basedir).parent / "mg"
+SOURCES = ROOT / "mg"
 
 
 wildcard_constraints:
@@ -54,43 +53,29 @@ OWN_PYTHON = shlex.quote(str(Path(sys.executable).parent))
 shell.prefix(
     "set -euo pipefail; "
     + ("" if DEPLOYED else f"export PATH={OWN_PYTHON}:$PATH; ")
-    + f"export PYTHONPATH={shlex.quote(str(SOURCES.parent))}:${{{{PYTHONPATH:-}}}}; "
+    + f"export PYTHONPATH={shlex.quote(str(ROOT))}:${{{{PYTHONPATH:-}}}}; "
     + 'mg() {{ exec python -m mg "$@"; }}; '
 )
 
 
+@functools.cache
+def hashed(module):
+    """Hash of what a module (path below mg/) computes; comments and layout don't count."""
+    tree = ast.parse((SOURCES / module).read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant):
+                body[0].value.value = ""  # a docstring
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
 def code(*modules):
-    """Hash of what the named modules (paths below mg/) compute; comments and layout don't count.
+    """Hash of what the named modules compute.
 
     A rule that has it as a parameter runs again when its code changes, and only then.
     """
-    digest = hashlib.sha256()
-    for module in modules:
-        tree = ast.parse((SOURCES / module).read_text())
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-                if isinstance(body[0].value, ast.Constant):
-                    body[0].value.value = ""  # a docstring
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:16]
-
-
-def training_code(family):
-    """Hash of what decides the weights of a network for a family of tasks."""
-    images = [] if family == "mnist" else [f"data/{family}.py"]
-    return code(
-        "networks/execution.py",
-        "networks/pyramid.py",
-        f"networks/{family}.py",
-        "networks/initialisation.py",
-        "training/feed.py",
-        "training/loop.py",
-        "training/objective.py",
-        "training/recipe.py",
-        "training/step.py",
-        *images,
-    )
+    return hashlib.sha256("".join(map(hashed, modules)).encode()).hexdigest()[:16]
 
 
 def gpus():
@@ -120,28 +105,10 @@ def training(task, key):
     return config["training"]["tasks"][task][key]
 
 
-def family(task):
-    """The kind of a task's images, which decides its networks."""
-    return {"cifar10": "cifar", "cifar100": "cifar", "imagenet": "imagenet"}.get(task, "mnist")
-
-
 def train_files(wildcards):
     """The data sets that a task is trained on."""
     splits = ["train", "valid"] if training(wildcards.task, "include_valid") else ["train"]
     return [f"{RESULTS}/data/{wildcards.task}/{split}.h5" for split in splits]
-
-
-def cifar_sources(wildcards):
-    """Where `mg fetch` looks for CIFAR's archive."""
-    sources = config["cifar"]["sources"]
-    return [f"mnist:{config['mnist']['directory']}"] if sources == ["mnist"] else sources
-
-
-def image_source(wildcards):
-    """What must be there before a split of images is made; of ImageNet, what the user put there."""
-    if wildcards.task == "imagenet":
-        return []
-    return ancient(f"{config['cifar']['directory']}/{wildcards.task}.verified.json")
 
 
 def valid_file(wildcards):
@@ -172,7 +139,7 @@ FIGURE_CODE = code("report/figures.py", "report/style.py", "report/names.py")
 
 
 wildcard_constraints:
-    group="segmentation|spatial_transformation",
+    group="|".join(GROUPS),
 
 
 def saliency_of(tasks, seeds=SEEDS):
@@ -221,12 +188,8 @@ def resolved_configuration():
 
 def targets():
     """Everything that this configuration asks for."""
-    tables, figures = list(GROUPS), ["learning_curves"]
-    if CLASS_TASKS:
-        tables += ["classification"]
-    if PIXEL_TASKS:
-        tables += ["networks", "claims"]
-        figures += ["examples", "cost", "receptive_fields"]
+    tables = [*GROUPS, "networks", "claims"]
+    figures = ["examples", "learning_curves", "cost", "receptive_fields"]
     if "segmentation" in TASKS:
         figures += ["segmentation", "classes"]
     if SPATIAL_TASKS:

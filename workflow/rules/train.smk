@@ -36,8 +36,18 @@ rule train:
         accumulate=lambda wildcards: training(wildcards.task, "accumulate").get(
             wildcards.network, 1
         ),
-        preparation=config["training"]["preparation"],
-        code=lambda wildcards: training_code(family(wildcards.task)),
+        code=code(
+            "networks/execution.py",
+            "networks/pyramid.py",
+            "networks/mnist.py",
+            "networks/initialisation.py",
+            "training/feed.py",
+            "training/loop.py",
+            "training/objective.py",
+            "training/recipe.py",
+            "training/step.py",
+            "training/team.py",
+        ),
     shell:
         "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"
         " --label {wildcards.network:q} --seed {wildcards.seed:q}"
@@ -46,5 +56,4 @@ rule train:
         " --learning-rate {params.learning_rate:q} --weight-decay {params.weight_decay:q}"
         " --precision {params.precision:q} {params.output_prior:q} --epochs {params.epochs:q} --iterations {params.iterations:q}"
         " --batch {params.batch:q} --accumulate {params.accumulate:q}"
-        " --preparation {params.preparation:q} --workers {threads}"
         " --device {resources.device:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"

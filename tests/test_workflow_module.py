@@ -1,0 +1,42 @@
+"""The workflow as a part of somebody else's: the example, run from a folder of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def run(mnist_directory, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("other workflow")
+    changes = {"multigrid": {"mnist": {"directory": str(mnist_directory)}}}
+    (directory / "changes.yaml").write_text(yaml.safe_dump(changes))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--cores", "2"),
+            *("--snakefile", ROOT / "examples/module/Snakefile", "--configfile", "changes.yaml"),
+        ],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
+
+
+def test_the_other_workflow_gets_its_result(run):
+    network, mean_iu = (run / "best.txt").read_text().split()
+    assert network == "pmg" and 0 <= float(mean_iu) <= 1
+
+
+def test_everything_of_the_module_lies_below_its_prefix(run):
+    visible = {path.name for path in run.iterdir() if not path.name.startswith(".")}
+    assert visible == {"best.txt", "best.log", "changes.yaml", "multigrid"}
+    results = run / "multigrid/results/example"
+    assert (results / "models/translation/pmg/seed0/model.pt").exists()
+    assert (results / "tables/spatial_transformation.html").exists()
+    assert list((results / "logs").rglob("*.log"))

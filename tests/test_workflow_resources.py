@@ -1,0 +1,67 @@
+"""What jobs ask of a cluster follows from the configuration."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_workflow_configuration import CONFIGURATIONS, merged
+
+ROOT = Path(__file__).parent.parent
+
+
+def asked(directory: Path, configuration: str, profile: str, *arguments: str) -> dict[str, list]:
+    """Rule → (GPUs, MB, minutes) of each of its jobs, as a dry run prints them."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1"),
+            *("--snakefile", ROOT / "workflow/Snakefile", "--directory", directory),
+            *("--workflow-profile", ROOT / f"workflow/profiles/{profile}"),
+            *("--configfile", ROOT / f"config/{configuration}.yaml", *arguments),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list] = {}
+    for job in re.split(r"\n(?=rule )", done.stdout + done.stderr):
+        if name := re.match(r"rule (\w+):", job):
+            resources = re.search(r"^    resources: (.*)$", job, re.M).group(1)
+            values = dict(re.findall(r"(gpu|mem_mb|runtime)=(\d+)", resources))
+            job = tuple(int(values.get(key, 0)) for key in ("gpu", "mem_mb", "runtime"))
+            found.setdefault(name.group(1), []).append(job)
+    return found
+
+
+def test_a_small_run_asks_for_little_and_a_large_one_for_a_day_at_most(tmp_path):
+    gpu = [f"{rule}:gpu=1" for rule in ("train", "evaluate", "saliency")]
+    demo = asked(tmp_path, "config", "default", "--set-resources", *gpu)
+    paper = asked(tmp_path, "paper", "default", "--set-resources", *gpu)
+    for run in demo, paper:
+        assert all(gpus == 1 for rule in ("train", "evaluate") for gpus, _, _ in run[rule])
+        assert all(gpus == 0 for rule in ("generate", "results_table") for gpus, _, _ in run[rule])
+    assert all(4000 < memory < 6000 and time < 20 for _, memory, time in demo["train"])
+    assert all(4000 < memory < 16000 and 60 < time <= 1440 for _, memory, time in paper["train"])
+    assert min(memory for _, memory, _ in paper["train"]) > max(m for _, m, _ in demo["train"])
+
+
+def test_without_a_gpu_time_is_that_of_a_processor(tmp_path):
+    cpu = asked(tmp_path, "standard", "cpu")
+    assert {gpus for rule in ("train", "evaluate", "saliency") for gpus, _, _ in cpu[rule]} == {0}
+    assert all(30 < time <= 1440 for _, _, time in cpu["train"])
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
+def test_the_estimated_cost_is_near_the_true_one(path):
+    """The profile's factor of two makes up for the difference."""
+    from mg import networks
+
+    config = merged(ROOT / "config/config.yaml", path)
+    rules = {"config": config}
+    exec((ROOT / "workflow/rules/resources.smk").read_text(), rules)
+    size = config["data"]["canvas"]
+    for name, entry in config["architectures"].items():
+        model = networks.build(entry["network"], "segmentation", **entry["options"])
+        true = networks.count(model, (1, size, size)).multiply_adds
+        assert true / 2 < rules["multiply_adds"](name) < 3 * true, name
