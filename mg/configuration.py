@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mg import networks
-from mg.data import clutter
+from mg.data import cifar, clutter
 from mg.errors import UserError
 from mg.evaluation.saliency import Occlusion
 from mg.training.recipe import Recipe
@@ -22,28 +22,41 @@ def check(config: dict[str, Any]) -> None:
     """
     data, training, saliency = config["data"], config["training"], config["saliency"]
     for task in config["tasks"]:
-        own = data["tasks"].get(task, {})
-        for key in ("digits", "scale"):  # the one that is wrong is named, what is left out is not
-            with _naming(f"data.tasks.{task}.{key}" if key in own else "data.canvas"):
-                settings = clutter.Settings(
-                    **{name: data[name] for name in ("canvas", "digit_size", "threshold")},
-                    **{key: own.get(key)},
-                )
-                clutter.check(task, data["mode"], data["seed"], settings)
+        family = networks.resolve_dataset(task).family
+        if family == "mnist":
+            _check_clutter(task, data)
+        elif training.get("output_prior"):
+            raise UserError(f"training.output_prior: is for pixels, and {task} has classes")
+        key, size = {
+            "mnist": ("data.canvas", data["canvas"]),
+            "cifar": ("tasks", cifar.SIZE),
+            "imagenet": ("imagenet.crop", config["imagenet"]["crop"]),
+        }[family]
         for name in config["networks"]:
             entry = config["architectures"][name]
             with _naming(f"architectures.{name}.network"):
                 networks.registry.resolve_network(entry["network"], task)
             with _naming(f"architectures.{name}.options"):
                 networks.registry.skeleton(entry["network"], task, **entry["options"])
-            with _naming("data.canvas"):
-                networks.check_canvas(entry["network"], task, data["canvas"], **entry["options"])
+            with _naming(key):
+                networks.check_canvas(entry["network"], task, size, **entry["options"])
     with _naming("training"):
         names = set(Recipe.__dataclass_fields__) & set(training)
         Recipe(**{name: training[name] for name in names})
     if {*saliency["tasks"]} & {*config["tasks"]}:
         with _naming("saliency.window"):
             Occlusion(data["canvas"], data["canvas"], saliency["window"], saliency["stride"])
+
+
+def _check_clutter(task: str, data: dict[str, Any]) -> None:
+    own = data["tasks"].get(task, {})
+    for key in ("digits", "scale"):  # the one that is wrong is named, what is left out is not
+        with _naming(f"data.tasks.{task}.{key}" if key in own else "data.canvas"):
+            settings = clutter.Settings(
+                **{name: data[name] for name in ("canvas", "digit_size", "threshold")},
+                **{key: own.get(key)},
+            )
+            clutter.check(task, data["mode"], data["seed"], settings)
 
 
 @contextmanager

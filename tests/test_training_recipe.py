@@ -32,6 +32,13 @@ def test_the_rate_is_constant_within_an_epoch_of_the_paper():
     assert len(rates) == 1
 
 
+@pytest.mark.parametrize("epoch, expected", [(1, 0.1), (30, 0.1), (31, 0.01), (90, 1e-3)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_imagenet_drops_to_a_tenth_every_30_epochs(epoch, expected, residual):
+    recipe = Recipe(schedule="every_30", epochs=200, iterations=10_000)
+    assert rate_in_epoch(recipe, epoch, residual) == pytest.approx(expected, rel=1e-12)
+
+
 def test_one_cycle_rises_to_its_peak_and_falls_to_zero():
     recipe = Recipe(schedule="one_cycle", learning_rate=0.01, epochs=10, iterations=10)
     rates = [recipe.rate(step, residual=True) for step in range(recipe.steps)]

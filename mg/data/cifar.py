@@ -141,6 +141,10 @@ def fetch(
         log(f"{path} used as it is")
         return AS_IS
     if len(sources) == 1 and sources[0].startswith(DIGITS):
+        if path.is_file() and sha256(path) == archive.sha256:
+            raise UserError(
+                f"{path} is {archive.name}'s archive; write the digits to another folder"
+            )
         write_digits(dataset, sources[0].removeprefix(DIGITS), path)
         log(f"MNIST's digits written to {path}")
         return sources[0]

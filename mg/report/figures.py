@@ -50,13 +50,18 @@ def read_history(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError("no rows")
         columns = {
             name: np.array([float(row[name] or "nan") for row in rows])
-            for name in ("images", "train_loss", "valid_loss", "valid_mean_iu", "seconds")
+            for name in ("images", "train_loss", "valid_loss", _progress(rows[0]), "seconds")
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not a readable history.csv in <task>/<label>/seed<k>/ ({error})"
         ) from error
     return {"task": task, "network": network, "seed": seed, **columns}
+
+
+def _progress(row: dict[str, str]) -> str:
+    """The measure of progress that a history has: of classifiers an error, else mean IU."""
+    return "valid_top1_error" if "valid_top1_error" in row else "valid_mean_iu"
 
 
 def _read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, np.ndarray]:
@@ -533,8 +538,13 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         "train_loss": "training loss (nats)",
         "valid_loss": "validation loss (nats)",
         "valid_mean_iu": "validation mean IU",
+        "valid_top1_error": "validation top-1 error",
     }
-    panels = {k: v for k, v in panels.items() if any(np.isfinite(h[k]).any() for h in histories)}
+    panels = {
+        key: title
+        for key, title in panels.items()
+        if any(np.isfinite(h[key]).any() for h in histories if key in h)
+    }
     networks = in_order(h["network"] for h in histories)
     runs = {
         (task, network): [h for h in histories if (h["task"], h["network"]) == (task, network)]
@@ -553,7 +563,7 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         for task, row in zip(tasks, axes, strict=True):
             for axis, (key, title) in zip(row, panels.items(), strict=True):
                 for network in networks:
-                    _curve(axis, network, runs[task, network], key)
+                    _curve(axis, network, [h for h in runs[task, network] if key in h], key)
                 axis.set_title(title, fontsize=8)
                 axis.set_xlabel("images seen (thousands)")
                 if key.endswith("loss"):

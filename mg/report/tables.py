@@ -46,8 +46,10 @@ MEASURE_NOTES = (
 # ------------------------------------------------------------------------------ reading
 
 
-def read_metrics(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
-    """The records of metrics.json files, by task, network and seed.
+def read_metrics(
+    paths: Iterable[str | os.PathLike], measures: Sequence[str] = MEASURES
+) -> list[dict[str, Any]]:
+    """The records of metrics.json files that hold `measures`, by task, network and seed.
 
     Raises:
         UserError: a file is missing or not a metrics.json, or two are of the same run.
@@ -55,7 +57,7 @@ def read_metrics(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
     records: dict[tuple, dict[str, Any]] = {}
     for path in paths:
         record = read_json(path)
-        wrong = _wrong_entry(record)
+        wrong = _wrong_entry(record, measures)
         if wrong:
             raise UserError(
                 f"{path} is not a metrics.json of `mg evaluate`: no valid entry {wrong!r}"
@@ -72,20 +74,21 @@ def read_metrics(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
     )
 
 
-def _wrong_entry(record: Any) -> str | None:
+def _wrong_entry(record: Any, measures: Sequence[str]) -> str | None:
     """The first entry of a metrics.json that is absent or of another type than it should be."""
     if not isinstance(record, dict):
         return "dataset"
     number = int | float | None
-    types = dict.fromkeys(PER_RUN, number) | {
+    costs = PER_RUN[PER_RUN.index("params") :]
+    types = dict.fromkeys((*measures, *costs), number) | {
         "dataset": str,
         "network": str,
         "seed": int,
         "device": str | None,
-        "per_class_iu": list,
-        "constant_answer": dict,
         "settings": dict,
     }
+    if measures == MEASURES:
+        types |= {"per_class_iu": list, "constant_answer": dict}
     for name, kind in types.items():
         if name not in record or not isinstance(record[name], kind):
             return name

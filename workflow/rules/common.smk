@@ -35,7 +35,11 @@ RESULTS = f"results/{config['run']}"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 TASKS, NETWORKS, SEEDS = config["tasks"], config["networks"], config["seeds"]
-SPATIAL_TASKS = [task for task in TASKS if task != "segmentation"]
+PIXELS = "segmentation spatial_transform rotation affine_transform scaling translation".split()
+CLASSIFICATION = ["cifar10", "cifar100", "imagenet"]
+PIXEL_TASKS = [task for task in TASKS if task in PIXELS]
+CLASS_TASKS = [task for task in TASKS if task in CLASSIFICATION]
+SPATIAL_TASKS = [task for task in PIXEL_TASKS if task != "segmentation"]
 MODEL = f"{RESULTS}/models/{{task}}/{{network}}/seed{{seed}}"
 SOURCES = ROOT / "mg"
 
@@ -78,6 +82,23 @@ def code(*modules):
     return hashlib.sha256("".join(map(hashed, modules)).encode()).hexdigest()[:16]
 
 
+def training_code(family):
+    """Hash of what decides the weights of a network for a family of tasks."""
+    images = [] if family == "mnist" else [f"data/{family}.py"]
+    return code(
+        "networks/execution.py",
+        "networks/pyramid.py",
+        f"networks/{family}.py",
+        "networks/initialisation.py",
+        "training/feed.py",
+        "training/loop.py",
+        "training/objective.py",
+        "training/recipe.py",
+        "training/step.py",
+        *images,
+    )
+
+
 def gpus():
     """Number of NVIDIA cards that jobs on this machine may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -105,10 +126,28 @@ def training(task, key):
     return config["training"]["tasks"][task][key]
 
 
+def family(task):
+    """The kind of a task's images, which decides its networks."""
+    return {"cifar10": "cifar", "cifar100": "cifar", "imagenet": "imagenet"}.get(task, "mnist")
+
+
 def train_files(wildcards):
     """The data sets that a task is trained on."""
     splits = ["train", "valid"] if training(wildcards.task, "include_valid") else ["train"]
     return [f"{RESULTS}/data/{wildcards.task}/{split}.h5" for split in splits]
+
+
+def cifar_sources(wildcards):
+    """Where `mg fetch` looks for CIFAR's archive."""
+    sources = config["cifar"]["sources"]
+    return [f"mnist:{config['mnist']['directory']}"] if sources == ["mnist"] else sources
+
+
+def image_source(wildcards):
+    """What must be there before a split of images is made; of ImageNet, what the user put there."""
+    if wildcards.task == "imagenet":
+        return []
+    return ancient(f"{config['cifar']['directory']}/{wildcards.task}.verified.json")
 
 
 def valid_file(wildcards):
@@ -139,7 +178,7 @@ FIGURE_CODE = code("report/figures.py", "report/style.py", "report/names.py")
 
 
 wildcard_constraints:
-    group="|".join(GROUPS),
+    group="segmentation|spatial_transformation",
 
 
 def saliency_of(tasks, seeds=SEEDS):
@@ -188,8 +227,12 @@ def resolved_configuration():
 
 def targets():
     """Everything that this configuration asks for."""
-    tables = [*GROUPS, "networks", "claims"]
-    figures = ["examples", "learning_curves", "cost", "receptive_fields"]
+    tables, figures = list(GROUPS), ["learning_curves"]
+    if CLASS_TASKS:
+        tables += ["classification"]
+    if PIXEL_TASKS:
+        tables += ["networks", "claims"]
+        figures += ["examples", "cost", "receptive_fields"]
     if "segmentation" in TASKS:
         figures += ["segmentation", "classes"]
     if SPATIAL_TASKS:

@@ -28,6 +28,8 @@ rule generate:
         f"{LOGS}/generate/{{task}}/{{split}}.log",
     benchmark:
         f"{BENCHMARKS}/generate/{{task}}/{{split}}.tsv"
+    wildcard_constraints:
+        task="|".join(PIXELS),
     conda:
         "../../envs/mg.yaml"
     resources:
@@ -49,3 +51,52 @@ rule generate:
         " --digit-size {params.digit_size:q} --threshold {params.threshold:q}"
         " {params.number:q} {params.scale:q} {params.digits:q}"
         " --workers {threads} --output {output:q} > {log:q} 2>&1"
+
+
+rule fetch_cifar:
+    """Bring the archive of CIFAR-10 or CIFAR-100, and verify it; or write MNIST's digits as one."""
+    input:
+        ancient(rules.fetch_mnist.output.record) if config["cifar"]["sources"] == ["mnist"] else [],
+    output:
+        record=f"{config['cifar']['directory']}/{{task}}.verified.json",
+    log:
+        f"{LOGS}/fetch_{{task}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch_{{task}}.tsv"
+    wildcard_constraints:
+        task="cifar10|cifar100",
+    localrule: True
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        sources=cifar_sources,
+        directory=subpath(output.record, parent=True),
+    shell:
+        "mg fetch --data {wildcards.task:q} --source {params.sources:q} --output {params.directory:q}"
+        " --record {output.record:q} > {log:q} 2>&1"
+
+
+rule prepare:
+    """Make one split of CIFAR from its archive, or list the images of one split of ImageNet."""
+    input:
+        image_source,
+    output:
+        f"{RESULTS}/data/{{task}}/{{split}}.h5",
+    log:
+        f"{LOGS}/prepare/{{task}}/{{split}}.log",
+    benchmark:
+        f"{BENCHMARKS}/prepare/{{task}}/{{split}}.tsv"
+    wildcard_constraints:
+        task="|".join(CLASSIFICATION),
+    conda:
+        "../../envs/mg.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        source=lambda wildcards: config[family(wildcards.task)]["directory"],
+        number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
+        crop=config["imagenet"]["crop"],
+        code=lambda wildcards: code(f"data/{family(wildcards.task)}.py"),
+    shell:
+        "mg prepare --task {wildcards.task:q} --split {wildcards.split:q} --source {params.source:q}"
+        " {params.number:q} --crop {params.crop} --output {output:q} > {log:q} 2>&1"

@@ -20,10 +20,16 @@ rule evaluate:
         mem_mb=evaluate_memory,
         runtime=evaluate_minutes,
     params:
-        code=code("metrics.py", "evaluation/predict.py"),
+        ten_crops="--ten-crops" if config["imagenet"]["ten_crops"] else "",
+        code=lambda wildcards: code(
+            "metrics.py",
+            "evaluation/predict.py",
+            *(["evaluation/classify.py"] if wildcards.task in CLASSIFICATION else []),
+        ),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
-        " --predictions {output.predictions:q} --device {resources.device:q} --threads {threads} > {log:q} 2>&1"
+        " --predictions {output.predictions:q} {params.ten_crops} --workers {threads}"
+        " --device {resources.device:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule saliency:

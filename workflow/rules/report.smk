@@ -45,10 +45,40 @@ rule results_table:
         " --output {params.prefix:q} > {log:q} 2>&1"
 
 
+rule classification_table:
+    """Errors, sizes and costs of the classifiers, ours beside published."""
+    input:
+        metrics=of_models("metrics.json", tasks=CLASS_TASKS),
+    output:
+        table_files("classification", "classification", "csv", "_aggregated.csv"),
+    log:
+        f"{LOGS}/tables/classification.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/classification.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=stem,
+        tasks=CLASS_TASKS,
+        expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
+        name=config["run"],
+        caption=config["description"],
+        code=code(
+            "report/classification.py",
+            "report/tables.py",
+            "report/render.py",
+            "report/names.py",
+        ),
+    shell:
+        "mg table classification --metrics {input.metrics:q} --tasks {params.tasks:q}"
+        " --expected {params.expected:q} --name {params.name:q} --caption {params.caption:q}"
+        " --output {params.prefix:q} > {log:q} 2>&1"
+
+
 rule network_table:
     """Sizes and costs of this run's networks and of the paper's, ours beside published."""
     input:
-        metrics=of_models("metrics.json", seeds=SEEDS[:1]),
+        metrics=of_models("metrics.json", tasks=PIXEL_TASKS, seeds=SEEDS[:1]),
     output:
         table_files("networks", "networks", "csv"),
     log:
@@ -69,7 +99,7 @@ rule network_table:
 rule claims_table:
     """What the paper says of its networks, held against this run."""
     input:
-        metrics=of_models("metrics.json"),
+        metrics=of_models("metrics.json", tasks=PIXEL_TASKS),
         saliency=SALIENCY,
     output:
         table_files("claims", "claims", "csv"),
@@ -92,7 +122,7 @@ rule claims_table:
 rule figure_examples:
     """Sheet of inputs and targets of every task."""
     input:
-        data=expand(f"{RESULTS}/data/{{task}}/test.h5", task=TASKS),
+        data=expand(f"{RESULTS}/data/{{task}}/test.h5", task=PIXEL_TASKS),
     output:
         figure_files("examples", "Data", "examples of every task"),
     log:
@@ -195,7 +225,7 @@ rule figure_saliency:
 rule figure_cost:
     """Mean IU against multiply-adds and training time."""
     input:
-        metrics=of_models("metrics.json"),
+        metrics=of_models("metrics.json", tasks=PIXEL_TASKS),
     output:
         figure_files("cost", "Results", "quality against cost"),
     log:

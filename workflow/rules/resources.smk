@@ -5,6 +5,11 @@ import math
 # Multiply-adds of the paper's networks for one image of 64 x 64, first grid 64 channels wide, in
 # millions; `mg networks` counts them.
 PAPER_COST = {"unet": 1240, "umg": 1910, "sg": 2490, "r_sg": 4920, "pmg": 1610, "r_pmg": 3170}
+# The same of classifiers, for one image of 32 x 32 or 224 x 224 and one layer a block.
+CLASS_COST = {
+    "cifar": {"vgg": 170, "resnet": 270, "mg": 120, "r_mg": 460, "pmg": 190, "r_pmg": 470},
+    "imagenet": {"r_mg": 5760, "r_pmg_seg": 9550},
+}
 # Multiply-adds a second of a modest GPU, and of one processor core without bfloat16.
 GPU_SPEED, CORE_SPEED = 3e12, 1.5e10
 GPU_STEP = 0.02  # seconds that launching the kernels of one step takes, however small they are
@@ -14,12 +19,20 @@ PYTHON_MB, CUDA_MB = 1000, 3000  # host memory of the libraries alone
 def first_width(network):
     """Channels of a network's first grid; the paper's 64 where the configuration does not say."""
     width = config["architectures"][network]["options"].get("width", 64)
-    return width[0] if isinstance(width, list) else width
+    while isinstance(width, list):
+        width = width[0]
+    return width if isinstance(width, int) else 64  # a name stands for the paper's widths
 
 
-def multiply_adds(network):
-    """Roughly the multiply-adds of a network of the configuration for one image."""
+def multiply_adds(task, network):
+    """Roughly the multiply-adds of a network of the configuration for one image of a task."""
     entry = config["architectures"][network]
+    if family(task) != "mnist":
+        costs = CLASS_COST[family(task)]
+        paper = 1e6 * costs.get(entry["network"], max(costs.values()))
+        crop = config["imagenet"]["crop"] if task == "imagenet" else 224
+        depth = 2.3 * entry["options"].get("n_layer", 1) * entry["options"].get("depth", 34) / 34
+        return paper * (first_width(network) / 64) ** 2 * (crop / 224) ** 2 * depth
     paper = 1e6 * PAPER_COST.get(entry["network"], max(PAPER_COST.values()))
     scale = (first_width(network) / 64) ** 2 * (config["data"]["canvas"] / 64) ** 2
     return paper * scale * entry["options"].get("n_layer", 1)
@@ -27,12 +40,17 @@ def multiply_adds(network):
 
 def examples(task, split):
     """Number of examples of a split; the paper's where the configuration does not say."""
-    paper = {"train": 50000, "valid": 10000, "test": 10000}
+    paper = {"train": 50000, "valid": 10000, "test": 50000 if task == "imagenet" else 10000}
     return config["data"]["tasks"].get(task, {}).get(split, paper[split])
 
 
 def data_mb(task, *splits):
     """Memory of the splits' images (float32) and targets (a byte per class and pixel)."""
+    if task == "imagenet":
+        return 500  # the names of its files, and batches that are decoded ahead
+    if family(task) == "cifar":
+        number = sum(examples(task, split) for split in splits)
+        return (number * 3 * 36**2 * 4 + 8 * 3072**2 * 4) / 1e6  # and the whitening matrix
     classes = 10 if task == "segmentation" else 1
     number = sum(examples(task, split) for split in splits)
     return number * config["data"]["canvas"] ** 2 * (4 + classes) / 1e6
@@ -60,7 +78,7 @@ def train_minutes(wildcards, threads, attempt):
     """Time limit of a training: a backward pass costs two forward passes."""
     steps = training(wildcards.task, "epochs") * training(wildcards.task, "iterations")
     images = steps * training(wildcards.task, "batch")
-    work = 3 * images * multiply_adds(wildcards.network)
+    work = 3 * images * multiply_adds(wildcards.task, wildcards.network)
     return minutes("train", work, steps, threads, attempt)
 
 
@@ -70,7 +88,9 @@ def train_memory(wildcards, attempt):
         computing = CUDA_MB
     else:
         # A convolution of width w does 9 w multiply-adds for a value; three copies of it are kept.
-        values = multiply_adds(wildcards.network) / (9 * first_width(wildcards.network))
+        values = multiply_adds(wildcards.task, wildcards.network) / (
+            9 * first_width(wildcards.network)
+        )
         parts = training(wildcards.task, "accumulate").get(wildcards.network, 1)
         computing = training(wildcards.task, "batch") / parts * values * 12 / 1e6
     data = 2 * data_mb(wildcards.task, "train", "valid")
@@ -80,7 +100,7 @@ def train_memory(wildcards, attempt):
 def evaluate_minutes(wildcards, threads, attempt):
     """Time limit of an evaluation."""
     number = examples(wildcards.task, "test")
-    work = number * multiply_adds(wildcards.network)
+    work = number * multiply_adds(wildcards.task, wildcards.network)
     return minutes("evaluate", work, number / 100, threads, attempt)
 
 
@@ -95,7 +115,7 @@ def saliency_minutes(wildcards, threads, attempt):
     settings = config["saliency"]
     positions = (config["data"]["canvas"] // settings["stride"]) ** 2
     images = settings["examples"] * positions
-    work = images * multiply_adds(wildcards.network)
+    work = images * multiply_adds(wildcards.task, wildcards.network)
     return minutes("saliency", work, images / 100, threads, attempt)
 
 

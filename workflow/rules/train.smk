@@ -36,18 +36,8 @@ rule train:
         accumulate=lambda wildcards: training(wildcards.task, "accumulate").get(
             wildcards.network, 1
         ),
-        code=code(
-            "networks/execution.py",
-            "networks/pyramid.py",
-            "networks/mnist.py",
-            "networks/initialisation.py",
-            "training/feed.py",
-            "training/loop.py",
-            "training/objective.py",
-            "training/recipe.py",
-            "training/step.py",
-            "training/team.py",
-        ),
+        preparation=config["training"]["preparation"],
+        code=lambda wildcards: training_code(family(wildcards.task)),
     shell:
         "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"
         " --label {wildcards.network:q} --seed {wildcards.seed:q}"
@@ -56,4 +46,5 @@ rule train:
         " --learning-rate {params.learning_rate:q} --weight-decay {params.weight_decay:q}"
         " --precision {params.precision:q} {params.output_prior:q} --epochs {params.epochs:q} --iterations {params.iterations:q}"
         " --batch {params.batch:q} --accumulate {params.accumulate:q}"
+        " --preparation {params.preparation:q} --workers {threads}"
         " --device {resources.device:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"

@@ -1,0 +1,226 @@
+"""The table of classifiers: errors, sizes and costs, ours beside what the authors printed."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mg.networks import table as networks_table
+from mg.networks.registry import defaults
+from mg.report import render
+from mg.report.names import network_name, task_name
+from mg.report.render import Cell, Column, Table
+from mg.report.tables import Summary, describe, read_metrics, summarise, write_csv
+
+MEASURES = ("top1_error", "top5_error", "cross_entropy")
+TEN_CROPS = ("top1_error_10crop", "top5_error_10crop")
+COSTS = ("params", "macs", "train_images", "train_seconds", "device")
+# What the authors call the errors that they printed.
+PUBLISHED = {
+    "top1_error": ("top1_error_percent", "top1_error_single_crop_percent"),
+    "top1_error_10crop": ("top1_error_10crop_percent",),
+}
+NOTES = (
+    "top-1, top-5: share of test images whose class is not ranked first, or not among the first "
+    "five. cross-entropy: nats per image. Differences are ours less published: points of the "
+    "error, percent of sizes and costs.",
+    "multiply-adds: of convolutions and linear layers for one image. The authors' for CIFAR-100 "
+    "are those of a last block of {512, 256}, their parameters those of {512, 384}; both counts "
+    "are shown.",
+)
+
+
+def write_table(
+    metrics_paths: Iterable[str | os.PathLike],
+    *,
+    prefix: str | os.PathLike,
+    run: str | None = None,
+    caption: str = "",
+    expected: Iterable[tuple[str, int]] = (),
+    tasks: Sequence[str],
+) -> None:
+    """Write the results of classifiers.
+
+    `prefix`.csv has one row per data set, network and seed, `prefix`_aggregated.csv one per data
+    set and network; `prefix`.md, .tex and .html show the latter to people.
+
+    Args:
+        metrics_paths: metrics.json files; those of tasks that are not in `tasks` are left out.
+        run: name of the configuration.
+        caption: goes before the sentence that says what was run.
+        expected: (label, seed) pairs that should be there for every task; those without a
+            metrics.json appear as missing.
+
+    Raises:
+        UserError: a file is missing or is no metrics.json of a classifier.
+    """
+    records = [r for r in read_metrics(metrics_paths, MEASURES) if r["dataset"] in tasks]
+    given = {record["dataset"] for record in records}
+    wanted = [(task, label, seed) for task in tasks for label, seed in expected]
+    if given:
+        wanted = [entry for entry in wanted if entry[0] in given or len(tasks) == 1]
+    summaries = summarise(records, wanted)
+    some = [
+        name for name in (*MEASURES, *TEN_CROPS) if any(r.get(name) is not None for r in records)
+    ]
+    measures = [name for name in (*MEASURES, *TEN_CROPS) if name in MEASURES or name in some]
+    header = ("dataset", "network", "seed", *measures, *COSTS)
+    rows = [[r.get(key) for key in header] for r in records]
+    rows += [[s.dataset, s.network, seed] for s in summaries for seed in s.missing]
+    rows = [row + [None] * (len(header) - len(row)) for row in rows]
+    write_csv(f"{prefix}.csv", header, sorted(rows, key=lambda row: row[:3]))
+    compared = {id(s): compare(s) for s in summaries}
+    write_csv(
+        f"{prefix}_aggregated.csv",
+        _AGGREGATED,
+        (_aggregated(s, compared[id(s)]) for s in summaries),
+    )
+    tables = [
+        _table(task, [(s, compared[id(s)]) for s in summaries if s.dataset == task])
+        for task in tasks
+        if any(s.dataset == task for s in summaries)
+    ]
+    text = " ".join(part for part in (caption, describe(records, run)) if part)
+    render.write(prefix, tables, "Classification", text)
+
+
+def compare(summary: Summary) -> dict[str, Any]:
+    """What the authors printed of a network, and the count that their multiply-adds belong to.
+
+    Returns:
+        name, parameters_M, multiply_adds_M, errors (percent, by our measures' names) and
+        multiply_adds_512_256; empty if they printed nothing of it.
+    """
+    if not summary.records:
+        return {}
+    record = summary.records[0]
+    network, dataset = record["architecture"], record["dataset"]
+
+    def essential(options: dict[str, Any]) -> dict[str, Any]:
+        usual = defaults(network, dataset)
+        unlike = {k: v for k, v in options.items() if v is not None and v != usual.get(k)}
+        unlike.pop("initialisation", None)
+        return unlike
+
+    own = essential(record["settings"]["network"])
+    printed = [
+        entry
+        for entry in networks_table.published()
+        if (entry["network"], entry["dataset"]) == (network, dataset)
+        and essential(entry["options"]) == own
+    ]
+    if not printed:
+        return {}
+    results = {entry["metric"]: entry["value"] for entry in printed}
+    found = {key: printed[0][key] for key in ("name", "parameters_M", "multiply_adds_M")}
+    found["errors"] = {
+        measure: next((results[name] for name in names if name in results), None)
+        for measure, names in PUBLISHED.items()
+    }
+    if dataset == "cifar100":
+        found["multiply_adds_512_256"] = networks_table.multiply_adds_512_256(network, own)
+    return found
+
+
+_AGGREGATED = (
+    *("dataset", "network", "published_as", "seeds"),
+    *(f"{name}_{what}" for name in (*MEASURES, *TEN_CROPS) for what in ("mean", "sd")),
+    *("published_top1_error_percent", "top1_error_difference_points"),
+    *("published_top1_error_10crop_percent", "top1_error_10crop_difference_points"),
+    *("params", "published_params_M", "params_difference_percent"),
+    *("macs", "macs_512_256", "published_macs_M", "macs_512_256_difference_percent"),
+    *("train_images", "train_seconds_mean"),
+)
+
+
+def _aggregated(summary: Summary, published: dict[str, Any]) -> list[Any]:
+    errors = published.get("errors", {})
+    row: list[Any] = [summary.dataset, summary.network, published.get("name"), len(summary.records)]
+    for name in (*MEASURES, *TEN_CROPS):
+        row += [_mean(summary, name), _sd(summary, name)]
+    for name in PUBLISHED:
+        row += [errors.get(name), _points(_mean(summary, name), errors.get(name))]
+    params, macs = summary.same("params"), summary.same("macs")
+    narrow = published.get("multiply_adds_512_256")
+    printed = (published.get("parameters_M"), published.get("multiply_adds_M"))
+    row += [params, printed[0], _percent(params, printed[0])]
+    row += [macs, narrow, printed[1], _percent(narrow or macs, printed[1])]
+    return row + [summary.same("train_images"), _mean(summary, "train_seconds")]
+
+
+def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
+    """For people: columns that nothing is known of are left out."""
+    largest = max((s.same("macs") or 0 for s, _ in entries), default=0)
+    scale, unit = (1e9, "billion") if largest >= 1e10 else (1e6, "million")
+    ten = any(_mean(s, "top1_error_10crop") is not None for s, _ in entries)
+    compared = any(published for _, published in entries)
+    narrow = any("multiply_adds_512_256" in published for _, published in entries)
+    measures = [("top1_error", "top-1 error ↓")]
+    measures += [("top1_error_10crop", "top-1, ten crops ↓")] if ten else []
+    columns = [Column("network", numeric=False)]
+    for _, title in measures:
+        columns.append(Column(title, "%"))
+        columns += [Column("published", "%"), Column("difference", "points")] if compared else []
+    columns += [Column("top-5 error ↓", "%"), Column("cross-entropy ↓", "nats")]
+    columns += [Column("parameters", "million")]
+    columns += [Column("published", "million"), Column("difference", "%")] if compared else []
+    columns += [Column("multiply-adds", unit)]
+    columns += [Column("with {512, 256}", unit)] if narrow else []
+    columns += [Column("published", unit), Column("difference", "%")] if compared else []
+    columns += [Column("images seen", "thousand"), Column("training", "s"), Column("seeds")]
+
+    rows = []
+    for s, published in entries:
+        name = network_name(s.network)
+        if published.get("name") and published["name"] != name:
+            name += f" ({published['name']})"
+        row = [Cell(name)]
+        errors = published.get("errors", {})
+        for measure, _ in measures:
+            row.append(_spread(s, measure))
+            if compared:
+                row.append(render.number(errors.get(measure), 2))
+                row.append(_signed(_points(_mean(s, measure), errors.get(measure))))
+        row += [_spread(s, "top5_error"), render.number(_mean(s, "cross_entropy"))]
+        for count, key, divisor in (
+            ("params", "parameters_M", 1e6),
+            ("macs", "multiply_adds_M", scale),
+        ):
+            own, printed = s.same(count), published.get(key)
+            row.append(render.number(own, 3 if (own or 0) < 1e7 else 2, divisor))
+            like = own
+            if count == "macs" and narrow:
+                like = published.get("multiply_adds_512_256")
+                row.append(render.number(like, 2, scale))
+            if compared:
+                row.append(render.number(None if printed is None else printed * 1e6, 2, divisor))
+                row.append(_signed(_percent(like, printed)))
+        row.append(render.number(s.same("train_images"), 1, 1e3))
+        row.append(render.number(_mean(s, "train_seconds"), 0))
+        missing = f", {len(s.missing)} missing" if s.missing else ""
+        row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
+        rows.append(row)
+    return Table(task_name(task), columns, rows, list(NOTES if narrow else NOTES[:1]))
+
+
+def _mean(summary: Summary, key: str) -> float | None:
+    return summary.mean(key) if all(key in r for r in summary.records) else None
+
+
+def _sd(summary: Summary, key: str) -> float | None:
+    return summary.sd(key) if all(key in r for r in summary.records) else None
+
+
+def _spread(summary: Summary, key: str) -> Cell:
+    return render.spread(_mean(summary, key), _sd(summary, key), 2, 0.01)
+
+
+def _points(error: float | None, printed: float | None) -> float | None:
+    return None if error is None or printed is None else 100 * error - printed
+
+
+def _percent(own: int | None, printed_M: float | None) -> float | None:
+    return None if own is None or printed_M is None else 100 * (own / 1e6 / printed_M - 1)
+
+
+def _signed(value: float | None) -> Cell:
+    return Cell(render.UNDEFINED) if value is None else Cell(f"{value:+.2f}", value)
