@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_fetch, _generate, _prepare, _networks, _describe, _train, _evaluate, _saliency),
-        *(_table, _figure, _show, _check, _compare),
+        *(_table, _figure, _page, _show, _check, _compare),
     ):
         add(commands)
     return parser
@@ -366,7 +366,7 @@ def _saliency(commands) -> None:
 
 def _table(commands) -> None:
     def run(settings) -> None:
-        from mg.report import claims, classification, tables
+        from mg.report import claims, classification, resources, tables
 
         prefix = settings.output
         if settings.kind == "classification":
@@ -386,6 +386,12 @@ def _table(commands) -> None:
                 run=settings.name,
                 caption=settings.caption,
                 expected=settings.expected,
+            )
+        elif settings.kind == "resources":
+            if not settings.benchmarks:
+                raise UserError("the table 'resources' is made from --benchmarks; name the folder")
+            resources.write_resources_table(
+                settings.benchmarks, settings.runs, prefix=prefix, caption=settings.caption
             )
         elif settings.kind == "claims":
             claims.write_claims_table(
@@ -409,12 +415,14 @@ def _table(commands) -> None:
     parser = _command(commands, "table", run, description)
     parser.add_argument(
         "kind",
-        choices=("results", "classification", "networks", "claims"),
+        choices=("results", "classification", "networks", "claims", "resources"),
         help="results: measures of tasks; classification: errors of classifiers, beside the "
-        "published; networks: their sizes; claims: what the paper says",
+        "published; networks: their sizes; claims: what the paper says; resources: time and memory",
     )
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
     parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
+    parser.add_argument("--benchmarks", type=Path, help="folder of Snakemake's benchmark files")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run.json files")
     parser.add_argument(
         "--tasks", nargs="+", choices=(*TASKS, *CLASSIFICATION), help="of results; all if unset"
     )
@@ -488,6 +496,72 @@ def _figure(commands) -> None:
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
     parser.add_argument("--examples", type=int, help="how many, from the first of a set")
     parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
+
+
+def _page(commands) -> None:
+    def run(settings) -> None:
+        s = settings
+        if s.kind == "run":
+            from mg.report import pages
+
+            if not s.configuration:
+                raise UserError("the page 'run' shows --configuration; name its file")
+            pages.write_run_page(s.configuration, s.runs, s.output, run=s.name)
+        elif s.kind == "overview":
+            from mg.report import pages
+
+            pages.write_overview(
+                s.metrics,
+                s.output,
+                saliency_paths=s.saliency,
+                figures=s.figures,
+                links=s.links,
+                run=s.name,
+                description=s.caption,
+                expected=[(task, *pair) for task in s.tasks for pair in s.expected],
+            )
+        else:
+            from mg.report import explorer
+
+            explorer.write_explorer(
+                s.data,
+                s.predictions,
+                s.output,
+                saliency_paths=s.saliency,
+                count=s.examples,
+                run=s.name,
+            )
+
+    parser = _command(commands, "page", run, "write a page (HTML) that needs nothing but itself")
+    parser.add_argument(
+        "kind",
+        choices=("overview", "run", "explorer"),
+        help="overview: what was run and what came out; run: configuration and environment; "
+        "explorer: pick task, example and point, see every network's answer",
+    )
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="test sets to explore")
+    parser.add_argument(
+        "--predictions", type=Path, nargs="*", default=[], help="predictions.h5 files"
+    )
+    parser.add_argument("--examples", type=int, default=24, help="to explore, from the first")
+    parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
+    parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run.json files")
+    parser.add_argument("--figures", type=Path, nargs="*", default=[], help="SVG files to show")
+    parser.add_argument("--links", type=Path, nargs="*", default=[], help="files to link to")
+    parser.add_argument("--configuration", type=Path, help="YAML file to show")
+    parser.add_argument("--tasks", nargs="*", default=[], help="tasks that should be there")
+    parser.add_argument(
+        "--expected",
+        type=_label_and_seed,
+        nargs="*",
+        default=[],
+        metavar="LABEL:SEED",
+        help="runs that should be there for each of them",
+    )
+    parser.add_argument("--name", help="name of the run")
+    parser.add_argument("--caption", default="", help="what the run is")
+    parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
 
 
 def _show(commands) -> None:

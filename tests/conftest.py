@@ -1,6 +1,9 @@
 """What several tests share: one thread per process, and a small data set."""
 
+import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +40,73 @@ def mnist_directory() -> Path:
     folder = Path(__file__).parent.parent / "resources/mnist"
     mnist.fetch(folder, mnist.SOURCES)
     return folder
+
+
+class Browser:
+    """A headless Chromium that notes what its pages ask for and complain about."""
+
+    def __init__(self, folder: Path) -> None:
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for switch in (
+            *("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync"),
+            *("disable-background-networking", "disable-component-update", "disable-quic"),
+            f"user-data-dir={folder}",
+            "window-size=1300,1000",
+        ):
+            options.add_argument(f"--{switch}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options, service)
+        self.driver.implicitly_wait(0)
+
+    def open(self, path: Path) -> None:
+        """Show a file; what earlier pages did is forgotten."""
+        self.driver.get("about:blank")
+        for log in ("browser", "performance"):
+            self.driver.get_log(log)
+        self.driver.get(path.as_uri())
+
+    def wait(self, script: str, seconds: float = 60):
+        """The value of a JavaScript expression as soon as it is true."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        wait = WebDriverWait(self.driver, seconds)
+        return wait.until(lambda driver: driver.execute_script(f"return {script}"), script)
+
+    def run(self, script: str, *arguments):
+        """Run JavaScript in the page; what it returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def press(self, keys: str) -> None:
+        """Type into what has the focus."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(keys).perform()
+
+    def check_quiet(self, path: Path) -> None:
+        """Nothing but `path` was asked for since it was opened, and the console is empty."""
+        asked = set()
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                asked.add(message["params"]["request"]["url"].partition("#")[0])
+            assert message["method"] != "Network.webSocketCreated", message
+        foreign = {url for url in asked - {path.as_uri()} if not url.startswith(("data:", "blob:"))}
+        assert path.as_uri() in asked and not foreign
+        own = "cdn.tailwindcss.com should not be used in production"  # Snakemake's, in its report
+        complaints = [entry["message"] for entry in self.driver.get_log("browser")]
+        assert [message for message in complaints if own not in message] == []
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    """A real browser; tests that need one are skipped where Debian's Chromium is not installed."""
+    for program in ("chromium", "chromedriver"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed (apt-get install chromium chromium-driver)")
+    started = Browser(tmp_path_factory.mktemp("browser"))
+    yield started
+    started.driver.quit()

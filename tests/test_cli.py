@@ -45,6 +45,9 @@ def test_networks_are_listed_as_json():
         (["evaluate", "--model", "none.pt", "--data", "a", "--metrics", "b", "--predictions", "c"],
          "none.pt"),
         (["figure", "cost", "--output", "x"], "--metrics"),
+        (["page", "run", "--output", "x"], "--configuration"),
+        (["page", "explorer", "--output", "x"], "--data"),
+        (["table", "resources", "--output", "x"], "--benchmarks"),
         (["table", "results", "--expected", "pmg", "--output", "x"], "LABEL:SEED"),
         (["train", "--network", "pmg", "--task", "translation", "--train", "no.h5", "--output",
           "x", "--batch", "0"], "batch"),
@@ -60,7 +63,7 @@ def test_mistakes_end_in_one_line(arguments, message):
 
 def test_every_command_has_help(capsys):
     for command in ("fetch", "generate", "networks", "describe", "train", "evaluate", "saliency",
-                    "table", "figure", "show", "check"):  # fmt: skip
+                    "table", "figure", "page", "show", "check"):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])
         assert stop.value.code == 0

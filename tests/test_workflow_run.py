@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas
@@ -68,12 +69,14 @@ def test_everything_is_made(run):
     for name in ("model.pt", "history.csv", "run.json", "metrics.json", "predictions.h5"):
         assert (model / name).stat().st_size
     assert (model / "saliency.h5").exists() and not (model / "checkpoints").exists()
-    for name in ("spatial_transformation", "networks", "claims"):
+    for name in ("spatial_transformation", "networks", "claims", "resources"):
         for ending in ("csv", "md", "tex", "html"):
             assert (results / f"tables/{name}.{ending}").stat().st_size
     for name in ("examples", "learning_curves", "spatial", "saliency_translation", "cost"):
         for ending in ("png", "svg"):
             assert (results / f"figures/{name}.{ending}").stat().st_size
+    for name in ("overview", "explorer", "run"):
+        assert (results / f"{name}.html").stat().st_size
     assert yaml.safe_load((results / "configuration.yaml").read_text())["run"] == "tiny"
 
 
@@ -85,6 +88,62 @@ def test_the_table_has_a_row_per_network_and_seed(run):
     ]
     assert sorted(zip(table.network, table.seed, strict=True)) == [("pmg", 0), ("sg", 0)]
     assert (table.train_images == 32).all() and table.mean_iu.between(0, 1).all()
+
+
+def test_the_report_shows_everything_in_a_browser(run, config, browser):
+    done = snakemake(run, config, "--report", "results/tiny/report.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = run / "results/tiny/report.html"
+    browser.open(report)
+    browser.wait("document.querySelector('.prose .mg h1')?.textContent == 'Run tiny'")
+    browser.wait("document.querySelector('.mg figure img')?.naturalWidth > 300")
+    story = browser.driver.find_element("css selector", ".prose .mg")
+    assert story.is_displayed() and story.size["width"] > 700
+    for part in ("SG", "PMG", "canvas of 32 × 32 pixels", "PMG outputs the clean, centred digit"):
+        assert part in story.text
+
+    browser.run("[...document.querySelectorAll('.mg nav a')].at(0).click()")  # the explorer
+    with frame(browser):
+        browser.wait("document.querySelectorAll('#cards canvas').length > 3")
+    seen = {}
+    for path, kind in browser.run(
+        "return Object.entries(results).map(([path, held]) => [path, held.mime_type])"
+    ):
+        if kind == "text/html" or kind.startswith("image/"):
+            content = "html" if kind == "text/html" else "img"
+            browser.run(
+                """const [content, path] = arguments; app.showResultInfo(path);
+                app.setView({ content, contentPath: results[path].data_uri, resultPath: path })""",
+                content,
+                path,
+            )
+            if content == "img":
+                wanted = f"results[{path!r}].data_uri"
+                image = f"[...document.images].find(i => i.src == {wanted})"
+                browser.wait(f"{image}?.naturalWidth > 300")
+                seen[path] = "image"
+            else:
+                with frame(browser):
+                    browser.wait("document.querySelector('h1')?.innerText.length > 3")
+                    browser.wait("document.querySelectorAll('tbody tr').length > 0")
+                    seen[path] = "page"
+    made = {*(run / "results/tiny").rglob("*.html"), *(run / "results/tiny").rglob("*.svg")}
+    assert set(seen) == {str(path.relative_to(run)) for path in made - {report}}
+    assert len(seen) >= 10
+    browser.check_quiet(report)
+
+    browser.open(run / "results/tiny/explorer.html")
+    browser.wait("document.querySelectorAll('#cards canvas').length > 3")
+    browser.check_quiet(run / "results/tiny/explorer.html")
+
+
+@contextmanager
+def frame(browser):
+    """The page that the report shows in a frame."""
+    browser.wait("document.querySelector('iframe')")
+    browser.driver.switch_to.frame(browser.driver.find_element("tag name", "iframe"))
+    yield
+    browser.driver.switch_to.default_content()
 
 
 def test_there_is_nothing_to_be_done_again(run, config):

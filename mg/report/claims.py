@@ -3,8 +3,9 @@
 import math
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mg.evaluation import saliency
 from mg.report import render
@@ -93,22 +94,12 @@ def write_claims_table(
         UserError: a file is missing or damaged.
     """
     records = read_metrics(metrics_paths)
-    summaries = {(s.dataset, s.network): s for s in summarise(records)}
-    ratios: dict[tuple[str, str], list[float | None]] = {}
-    for path in saliency_paths:
-        maps = saliency.read(path)
-        ratios.setdefault((maps["dataset"], maps["network"]), []).append(
-            saliency.attention_ratio(maps)
-        )
     rows, lines = [], []
-    judged = [(claim, *_judge(claim, summaries, ratios)) for claim in CLAIMS]
-    judged.sort(key=lambda entry: entry[1] == NOT_RUN)  # to the end, else in the paper's order
-    for claim, verdict, evidence in judged:
+    for claim, verdict, evidence in judge(records, saliency_paths):
         criterion = CRITERIA[claim.kind]
         line = [task_name(claim.task), claim.text, claim.source, criterion, evidence, verdict]
         lines.append([claim.task, *line[1:]])
-        kind = {HOLDS: "good", FAILS: "bad"}.get(verdict, "missing")
-        rows.append([*map(Cell, line[:-1]), Cell(verdict, kind=kind)])
+        rows.append([*map(Cell, line[:-1]), verdict_cell(verdict)])
     titles = ["task", "claim", "source", "criterion", "evidence", "verdict"]
     write_csv(f"{prefix}.csv", titles, lines)
     notes = [
@@ -116,12 +107,40 @@ def write_claims_table(
         "beside them.",
         "The criteria are the same for every network.",
     ]
-    if records and max(len(s.records) for s in summaries.values()) == 1:
+    if records and max(len(s.records) for s in summarise(records)) == 1:
         notes.append("One seed per network: no verdict takes chance into account.")
     columns = [Column(title, numeric=False) for title in titles]
     table = Table("Claims of the paper in this run", columns, rows, notes)
     text = f"{caption} {describe(records, run)}".strip()
     render.write(prefix, [table], "Claims of the paper", text)
+
+
+def judge(
+    records: Sequence[dict[str, Any]], saliency_paths: Iterable[str | os.PathLike] = ()
+) -> list[tuple[Claim, str, str]]:
+    """Every claim with its verdict and the evidence, in the paper's order; what was not run last.
+
+    Args:
+        records: those of `mg.report.tables.read_metrics`.
+        saliency_paths: saliency.h5 files.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    summaries = {(s.dataset, s.network): s for s in summarise(records)}
+    ratios: dict[tuple[str, str], list[float | None]] = {}
+    for path in saliency_paths:
+        maps = saliency.read(path)
+        ratios.setdefault((maps["dataset"], maps["network"]), []).append(
+            saliency.attention_ratio(maps)
+        )
+    judged = [(claim, *_judge(claim, summaries, ratios)) for claim in CLAIMS]
+    return sorted(judged, key=lambda entry: entry[1] == NOT_RUN)
+
+
+def verdict_cell(verdict: str) -> Cell:
+    """A verdict in the colour it has in every table."""
+    return Cell(verdict, kind={HOLDS: "good", FAILS: "bad"}.get(verdict, "missing"))
 
 
 def _judge(

@@ -64,8 +64,12 @@ def _progress(row: dict[str, str]) -> str:
     return "valid_top1_error" if "valid_top1_error" in row else "valid_mean_iu"
 
 
-def _read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, np.ndarray]:
-    """The predictions for the examples of `data`, of the lowest seed of each network."""
+def read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, np.ndarray]:
+    """The predictions (N, C, H, W) for the examples of `data`, of each network's lowest seed.
+
+    Raises:
+        UserError: a file is damaged, or its predictions are not for this test set.
+    """
     task, shape = data.attributes["task"], data.y.shape
     found: dict[str, tuple[int, np.ndarray]] = {}
     for path in paths:
@@ -75,6 +79,23 @@ def _read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, np.ndarray]
             if network not in found or seed < found[network][0]:
                 found[network] = (seed, stored[: shape[0]].astype(np.float32))
     return {network: found[network][1] for network in in_order(found)}
+
+
+def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
+    """The saliency maps of one task, of each network's lowest seed; see `saliency.read`.
+
+    Raises:
+        UserError: a file is damaged, or they are of several tasks.
+    """
+    stored: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        maps = saliency.read(path)
+        if maps["network"] not in stored or maps["seed"] < stored[maps["network"]]["seed"]:
+            stored[maps["network"]] = maps
+    tasks = {maps["dataset"] for maps in stored.values()}
+    if len(tasks) > 1:
+        raise UserError(f"saliency maps of {' and '.join(sorted(tasks))} do not go together")
+    return {network: stored[network] for network in in_order(stored)}
 
 
 @contextmanager
@@ -142,7 +163,7 @@ def _grey(axes: Axes, image: np.ndarray) -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
 
 
-def _digits(y: np.ndarray) -> np.ndarray:
+def digit_colours(y: np.ndarray) -> np.ndarray:
     """Classes (10, H, W), 0 or 1, as colours (H, W, 3) on black; several are averaged."""
     colours = np.array([to_rgb(colour) for colour in style.DIGITS])
     total = np.einsum("chw,cr->hwr", y.astype(float), colours)
@@ -151,9 +172,10 @@ def _digits(y: np.ndarray) -> np.ndarray:
 
 # On white, so that errors are not taken for digits.
 RIGHT, MISSED, ADDED, CONFUSED = "#CFCFCF", style.BLUE, style.ORANGE, style.BLACK
+ERRORS = {"right": RIGHT, "missed": MISSED, "added": ADDED, "wrong digit": CONFUSED}
 
 
-def _errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def error_colours(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Right, missed, added and confused pixels of (C, H, W) booleans, as colours (H, W, 3)."""
     missed = (truth & ~predicted).any(0)
     added = (predicted & ~truth).any(0)
@@ -179,7 +201,7 @@ def segmentation_panel(
     """
     _at_least_one(count)
     data = hdf5.load(data_path, count=count)
-    predictions = _read_predictions(prediction_paths, data)
+    predictions = read_predictions(prediction_paths, data)
     caption = (
         f"Segmentation of the first {len(data.x)} test images (the first, whatever they look like)."
         " Left column: input and, below it, the true digits. Other columns: the digits that a "
@@ -201,14 +223,14 @@ def segmentation_panel(
         for i, (upper, lower) in enumerate(axes.reshape(len(data.x), 2, -1)):
             truth = data.y[i] > 0
             _grey(upper[0], data.x[i, 0])
-            lower[0].imshow(_digits(truth))
+            lower[0].imshow(digit_colours(truth))
             _name_digits(lower[0], truth)
             for above, below, prediction in zip(
                 upper[1:], lower[1:], predictions.values(), strict=True
             ):
                 predicted = prediction[i] >= 0.5
-                above.imshow(_digits(predicted))
-                _framed(below, _errors(predicted, truth))
+                above.imshow(digit_colours(predicted))
+                _framed(below, error_colours(predicted, truth))
                 _score(below, predicted, truth)
             for axis, text, x in (
                 (upper[0], "input", -0.12),
@@ -228,8 +250,7 @@ def segmentation_panel(
                 )
         bottom = style.note_height(caption, figure.get_size_inches()[0])
         _legend(figure, "digit", enumerate(style.DIGITS), bottom + 0.33)
-        errors = {"right": RIGHT, "missed": MISSED, "added": ADDED, "wrong digit": CONFUSED}
-        _legend(figure, "errors", errors.items(), bottom + 0.11)
+        _legend(figure, "errors", ERRORS.items(), bottom + 0.11)
         return style.save(figure, prefix, caption)
 
 
@@ -299,7 +320,7 @@ def spatial_panel(
                     f"{path} holds predictions for {task}, which no test set is given for"
                 )
             paths[task].append(path)
-    predictions = {task: _read_predictions(paths[task], sets[task]) for task in paths}
+    predictions = {task: read_predictions(paths[task], sets[task]) for task in paths}
     networks = in_order(name for outputs in predictions.values() for name in outputs)
     examples = [(task, i) for task in predictions for i in range(len(sets[task].x))]
     caption = (
@@ -349,18 +370,23 @@ HUES = tuple(angle / 360 for angle in (120, 0, 60, 240, 180, 300, 30))
 LEVELS = 10
 
 
-def saliency_image(attention: np.ndarray, image: np.ndarray, hue: float) -> np.ndarray:
-    """A map (H, W) over its input (H, W) as colours (H, W, 3), the paper's way.
-
-    Saturation: the rank of a value among those that are not zero, in ten levels; value: the
-    inverted input.
-    """
-    saturation = np.zeros(attention.shape)
+def saliency_levels(attention: np.ndarray) -> np.ndarray:
+    """A map (H, W) in levels from 0 to `LEVELS` (uint8): a value's rank among those not zero."""
+    levels = np.zeros(attention.shape, np.uint8)
     nonzero = attention > 0
     if nonzero.any():
         values = np.sort(attention[nonzero])
         rank = np.searchsorted(values, attention[nonzero], side="right") / len(values)
-        saturation[nonzero] = np.ceil(rank * LEVELS) / LEVELS
+        levels[nonzero] = np.ceil(rank * LEVELS)
+    return levels
+
+
+def saliency_image(attention: np.ndarray, image: np.ndarray, hue: float) -> np.ndarray:
+    """A map (H, W) over its input (H, W) as colours (H, W, 3), the paper's way.
+
+    Saturation: the level of the map; value: the inverted input.
+    """
+    saturation = saliency_levels(attention) / LEVELS
     hues = np.full(attention.shape, hue)
     return hsv_to_rgb(np.stack([hues, saturation, 1 - image.clip(0, 1)], axis=-1))
 
@@ -377,15 +403,11 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
         UserError: a file is damaged, or they are of several tasks.
     """
     _at_least_one(count)
-    stored: dict[str, dict] = {}
-    for path in saliency_paths:
-        maps = saliency.read(path)
-        if maps["network"] not in stored or maps["seed"] < stored[maps["network"]]["seed"]:
-            stored[maps["network"]] = maps
-    tasks = {maps["dataset"] for maps in stored.values()}
-    if len(tasks) != 1:
-        raise UserError(f"a saliency panel shows one task, not {len(tasks)}")
-    networks = in_order(stored)
+    stored = read_saliency(saliency_paths)
+    if not stored:
+        raise UserError("no saliency.h5 was given; this figure needs one at least")
+    networks = list(stored)
+    task = stored[networks[0]]["dataset"]
     places = {n: {int(i): k for k, i in enumerate(stored[n]["index"])} for n in networks}
     indices = sorted({i for place in places.values() for i in place})
     indices.sort(key=lambda i: -sum(i in place for place in places.values()))  # stable
@@ -393,7 +415,7 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
     names = ["input", "output", *saliency.POINT_NAMES]
     window, stride = (stored[networks[0]][key] for key in ("window", "stride"))
     caption = (
-        f"Where the outputs come from ({task_name(tasks.pop()).lower()}). Each map shows, in the "
+        f"Where the outputs come from ({task_name(task).lower()}). Each map shows, in the "
         "colour of a point marked on the output, the parts of the input that change the output "
         f"there when a {window}×{window} window of noise covers them (moved in steps of {stride}): "
         "the more saturated, the more, in ten levels by rank. Input and output are drawn inverted. "
@@ -469,7 +491,7 @@ def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) 
             for axis, y in zip(lower, data.y, strict=False):
                 axis.set_visible(True)
                 if len(y) > 1:
-                    axis.imshow(_digits(y))
+                    axis.imshow(digit_colours(y))
                 else:
                     _grey(axis, y[0])
             _row_label(upper[0], "input", fontsize=7.5)
@@ -510,7 +532,7 @@ def prediction_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: 
             axis.set_visible(False)
         for axis, output in zip(axes.flat, outputs, strict=False):
             if coloured:
-                axis.imshow(_digits(output >= 0.5))
+                axis.imshow(digit_colours(output >= 0.5))
             else:
                 _grey(axis, output[0])
         if coloured:

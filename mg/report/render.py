@@ -1,8 +1,10 @@
 """Tables for people: one description, rendered as Markdown, LaTeX and a self-contained page."""
 
-import html
 import os
 from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mg.files import write_text
 
@@ -173,105 +175,20 @@ def _tex_cell(cell: Cell) -> str:
 
 # ------------------------------------------------------------------------------ page
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>
-  body {{ font: 14px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
-    color: #1a1a1a; background: #fff; max-width: 78rem; margin: 2rem auto; padding: 0 1.25rem; }}
-  h1 {{ font-size: 1.45rem; margin: 0 0 .25rem; }}
-  h2 {{ font-size: 1.08rem; margin: 2rem 0 .5rem; }}
-  .scroll {{ overflow-x: auto; }}
-  table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: 50%;
-    border-top: 2px solid #1a1a1a; border-bottom: 2px solid #1a1a1a; }}
-  th, td {{ padding: .36rem .65rem; text-align: left; vertical-align: top; }}
-  td:first-child {{ white-space: nowrap; }}
-  th {{ border-bottom: 1px solid #1a1a1a; vertical-align: bottom; white-space: nowrap; }}
-  th small {{ display: block; font-weight: normal; color: #666; }}
-  th button {{ font: inherit; font-weight: 600; color: inherit; background: none; border: 0;
-    padding: 0; margin: 0; cursor: pointer; text-align: inherit; }}
-  th button:hover, th button:focus-visible {{ color: #0072b2; }}
-  th[aria-sort] button::after {{ content: " ▴"; color: #0072b2; }}
-  th[aria-sort=descending] button::after {{ content: " ▾"; }}
-  .n {{ text-align: right; white-space: nowrap; }}
-  tbody tr:nth-child(even) {{ background: #f6f7f8; }}
-  tbody tr:hover {{ background: #e8f1f8; }}
-  .best {{ font-weight: 700; }}
-  .missing {{ color: #777; font-style: italic; }}
-  .good {{ color: #00664b; font-weight: 600; }}
-  .bad {{ color: #a94400; font-weight: 600; }}
-  ul {{ color: #444; font-size: .88rem; padding-left: 1.1rem; margin: .6rem 0 0; }}
-  footer {{ color: #444; font-size: .88rem; margin-top: 1.5rem; max-width: 60rem; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{tables}
-<footer>{caption}</footer>
-<script>
-for (const table of document.querySelectorAll("table")) {{
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
-  const key = (row, i) => row.cells[i].dataset.value ?? row.cells[i].textContent;
-  heads.forEach((head, i) => head.querySelector("button").addEventListener("click", () => {{
-    const first = head.classList.contains("n") ? "descending" : "ascending";
-    const other = first === "ascending" ? "descending" : "ascending";
-    const order = head.getAttribute("aria-sort") === first ? other : first;
-    heads.forEach(h => h.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", order);
-    const sign = order === "ascending" ? 1 : -1;
-    const numeric = head.classList.contains("n");
-    const rows = [...body.rows].sort((a, b) => {{
-      const [x, y] = [key(a, i), key(b, i)];
-      if (!numeric) return sign * x.localeCompare(y);
-      const [u, v] = [parseFloat(x), parseFloat(y)];
-      return isNaN(u) || isNaN(v) ? isNaN(u) - isNaN(v) : sign * (u - v);
-    }});
-    body.append(...rows);
-  }}));
-}}
-</script>
-</body>
-</html>
-"""
+_TEMPLATES = Environment(
+    loader=PackageLoader("mg.report"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+
+
+def fill(template: str, **values: Any) -> str:
+    """A page that needs nothing but itself, from a template of `mg/report/templates`."""
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def page(tables: list[Table], title: str, caption: str) -> str:
-    """One HTML page that needs nothing but itself; a click on a heading sorts by it."""
-    parts = []
-    for table in tables:
-        heads = "".join(map(_html_head, table.columns))
-        rows = "\n".join(
-            "<tr>" + "".join(map(_html_cell, row, table.columns)) + "</tr>" for row in table.rows
-        )
-        heading = f"<h2>{html.escape(table.title)}</h2>\n" if len(tables) > 1 else ""
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-        parts.append(
-            f"<section>\n{heading}<div class='scroll'><table>\n"
-            f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n"
-            + (f"<ul>{notes}</ul>\n" if notes else "")
-            + "</section>"
-        )
-    return _PAGE.format(
-        title=html.escape(title), tables="\n".join(parts), caption=html.escape(caption)
-    )
-
-
-def _html_head(column: Column) -> str:
-    unit = f"<small>{html.escape(column.unit)}</small>" if column.unit else ""
-    kind = " class='n'" if column.numeric else ""
-    return (
-        f"<th scope='col'{kind}><button type='button'>{html.escape(column.title)}</button>"
-        f"{unit}</th>"
-    )
-
-
-def _html_cell(cell: Cell, column: Column) -> str:
-    classes = " ".join(filter(None, ("n" if column.numeric else "", cell.kind)))
-    attributes = f" class='{classes}'" if classes else ""
-    if cell.value is not None:
-        attributes += f" data-value='{cell.value!r}'"
-    return f"<td{attributes}>{html.escape(cell.text)}</td>"
+    """The tables as a page; a click on a heading sorts by it."""
+    return fill("tables.html", tables=tables, title=title, caption=caption)

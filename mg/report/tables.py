@@ -66,11 +66,16 @@ def read_metrics(
         if key in records:
             raise UserError(f"{path} is the second file for {' '.join(map(str, key))}; give one")
         records[key] = record
-    tasks = tasks_in_order(task for task, _, _ in records)
-    networks = in_order(network for _, network, _ in records)
+    return in_report_order(list(records.values()), "network")
+
+
+def in_report_order(records: Sequence[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+    """Records sorted by task, network (their entry `label`) and seed, as every table has them."""
+    tasks = tasks_in_order(r["dataset"] for r in records)
+    networks = in_order(r[label] for r in records)
     return sorted(
-        records.values(),
-        key=lambda r: (tasks.index(r["dataset"]), networks.index(r["network"]), r["seed"]),
+        records,
+        key=lambda r: (tasks.index(r["dataset"]), networks.index(r[label]), r["seed"]),
     )
 
 
@@ -152,9 +157,9 @@ def best(summaries: Sequence[Summary], measure: str) -> str | None:
     """The network that leads in a measure by more than the spread over seeds, if one does.
 
     The lead over the second must exceed sqrt(sd1² + sd2²), the standard deviation of the difference
-    of two runs; both need at least two seeds. Lower is better for cross-entropy alone.
+    of two runs; both need at least two seeds. Lower is better for cross-entropy and errors.
     """
-    sign = -1 if measure == "bce" else 1
+    sign = -1 if measure in ("bce", "top1_error") else 1
     defined = [s for s in summaries if s.mean(measure) is not None]
     if len(defined) < 2:
         return None
@@ -177,28 +182,29 @@ def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
     settings = [r["settings"] for r in records]
     tests = [s.get("test") or {} for s in settings]
     recipes = [(s.get("training") or {}).get("recipe") or {} for s in settings]
-    seeds = _distinct(r["seed"] for r in records)
-    canvas = _range([t.get("canvas") for t in tests])
+    seeds = distinct(r["seed"] for r in records)
+    canvas = value_range([t.get("canvas") for t in tests])
     parts = [
         f"canvas {canvas}×{canvas}" if canvas else "",
-        _with_unit(_range([r.get("test_images") for r in records]), "test images"),
-        _with_unit(_range([r["train_images"] for r in records]), "training images seen"),
-        _with_unit(_range([r.get("epochs") for r in recipes]), "epochs"),
+        _with_unit(value_range([r.get("test_images") for r in records]), "test images"),
+        _with_unit(value_range([r["train_images"] for r in records]), "training images seen"),
+        _with_unit(value_range([r.get("epochs") for r in recipes]), "epochs"),
         f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
-        f"trained on {' and '.join(_distinct(r['device'] for r in records) or ['?'])}",
-        f"commit {', '.join(_distinct(r.get('commit') for r in records) or ['unknown'])}",
+        f"trained on {' and '.join(distinct(r['device'] for r in records) or ['?'])}",
+        f"commit {', '.join(distinct(r.get('commit') for r in records) or ['unknown'])}",
         max((r.get("date") or "" for r in records), default="")[:10],
     ]
     start = f"Run {run}: " if run else ""
     return f"{start}{'; '.join(part for part in parts if part)}."
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The different values, sorted; None left out."""
     return sorted({v for v in values if v is not None})
 
 
-def _range(values: Iterable[int | None]) -> str:
-    found = _distinct(values)
+def value_range(values: Iterable[int | None]) -> str:
+    found = distinct(values)
     if not found:
         return ""
     return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,}–{found[-1]:,}"
@@ -316,7 +322,7 @@ def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[s
         for measure in measures:
             row += [s.mean(measure), s.sd(measure)]
         row += [s.same("params"), s.same("macs"), s.same("train_images")]
-        row.append(" and ".join(_distinct(r["device"] for r in s.records)))
+        row.append(" and ".join(distinct(r["device"] for r in s.records)))
         for measure in extra:
             theirs, ours = published[s.dataset].get(measure), s.mean(measure)
             row += [theirs, None if None in (theirs, ours) else ours - theirs]
@@ -325,9 +331,9 @@ def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[s
 
 
 def _results(task: str, summaries: Sequence[Summary], published: dict[str, float]) -> Table:
-    params = _Unit.of([s.same("params") for s in summaries], COUNTS)
-    macs = _Unit.of([s.same("macs") for s in summaries], COUNTS)
-    time = _Unit.of([s.mean("train_seconds") for s in summaries], TIMES)
+    params = Unit.of([s.same("params") for s in summaries], COUNTS)
+    macs = Unit.of([s.same("macs") for s in summaries], COUNTS)
+    time = Unit.of([s.mean("train_seconds") for s in summaries], TIMES)
     columns = [
         Column("network", numeric=False),
         *(Column(TITLES[measure]) for measure in MEASURES),
@@ -415,13 +421,15 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
     return notes
 
 
-class _Unit(NamedTuple):
+class Unit(NamedTuple):
+    """The unit of a column: numbers are divided by `divisor` and shown with `digits` decimals."""
+
     divisor: float
     name: str
     digits: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None], units: dict[float, str]) -> "_Unit":
+    def of(cls, values: Iterable[float | None], units: dict[float, str]) -> "Unit":
         """One unit for a column: the largest of `units` that leaves the median above 1."""
         found = [v for v in values if v]
         median = statistics.median(found) if found else 0
@@ -500,8 +508,8 @@ def _options(options: dict[str, Any]) -> str:
 
 
 def _own_networks(rows: list[dict[str, Any]]) -> Table:
-    params = _Unit.of([row["parameters"] for row in rows], COUNTS)
-    macs = _Unit.of([row["multiply_adds"] for row in rows], COUNTS)
+    params = Unit.of([row["parameters"] for row in rows], COUNTS)
+    macs = Unit.of([row["multiply_adds"] for row in rows], COUNTS)
     return Table(
         "Networks of this run",
         [

@@ -64,7 +64,12 @@ shell.prefix(
 
 @functools.cache
 def hashed(module):
-    """Hash of what a module (path below mg/) computes; comments and layout don't count."""
+    """Hash of what a module (path below mg/) computes; comments and layout don't count.
+
+    Files other than Python's count byte by byte.
+    """
+    if not module.endswith(".py"):
+        return hashlib.sha256((SOURCES / module).read_bytes()).hexdigest()
     tree = ast.parse((SOURCES / module).read_text())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -175,6 +180,13 @@ GROUPS = {
 }
 SALIENCY_TASKS = [task for task in config["saliency"]["tasks"] if task in SPATIAL_TASKS]
 FIGURE_CODE = code("report/figures.py", "report/style.py", "report/names.py")
+PAGE_CODE = [
+    "report/render.py",
+    "report/names.py",
+    "report/templates/page.html",
+    "report/templates/table.html",
+]
+TABLE_CODE = [*PAGE_CODE, "report/tables.py", "report/templates/tables.html"]
 
 
 wildcard_constraints:
@@ -190,16 +202,11 @@ def saliency_of(tasks, seeds=SEEDS):
 SALIENCY = saliency_of(SALIENCY_TASKS)
 
 
-def table_files(name, caption, *more):
+def table_files(name, caption, category, *more):
     """The files of a table; the HTML page goes into the report."""
     prefix = f"{RESULTS}/tables/{name}"
-    page = report(
-        f"{prefix}.html",
-        caption=f"../report/{caption}.rst",
-        category="Tables",
-        labels={"table": name},
-    )
     endings = [end if end.startswith("_") else f".{end}" for end in ("md", "tex", *more)]
+    page = page_file(f"tables/{name}", caption, category, f"table: {name.replace('_', ' ')}")
     return [page, *(prefix + end for end in endings)]
 
 
@@ -210,9 +217,19 @@ def figure_files(name, category, label):
         f"{prefix}.svg",
         caption=f"../report/{name.split('_{')[0]}.rst",
         category=category,
-        labels={"figure": label},
+        labels={"what": label},
     )
     return [drawing, f"{prefix}.png"]
+
+
+def page_file(name, caption, category, label):
+    """A page of the report."""
+    return report(
+        f"{RESULTS}/{name}.html",
+        caption=f"../report/{caption}.rst",
+        category=category,
+        labels={"what": label},
+    )
 
 
 def stem(wildcards, output):
@@ -225,8 +242,8 @@ def resolved_configuration():
     return yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)
 
 
-def targets():
-    """Everything that this configuration asks for."""
+def results():
+    """Tables and figures that this configuration asks for: their pages and drawings."""
     tables, figures = list(GROUPS), ["learning_curves"]
     if CLASS_TASKS:
         tables += ["classification"]
@@ -240,7 +257,23 @@ def targets():
     if SALIENCY:
         figures += [f"saliency_{task}" for task in SALIENCY_TASKS]
     return [
-        f"{RESULTS}/configuration.yaml",
         *expand(f"{RESULTS}/tables/{{name}}.html", name=tables),
         *expand(f"{RESULTS}/figures/{{name}}.svg", name=figures),
     ]
+
+
+def explorer():
+    """The page to explore answers; there is none of classifiers."""
+    return [f"{RESULTS}/explorer.html"] if PIXEL_TASKS else []
+
+
+def main_figure():
+    """What the overview shows: outputs, which need no explanation; of classifiers, their curves."""
+    others = "segmentation" if PIXEL_TASKS else "learning_curves"
+    return f"{RESULTS}/figures/{'spatial' if SPATIAL_TASKS else others}.svg"
+
+
+def targets():
+    """Everything that this configuration asks for."""
+    pages = [f"{RESULTS}/{name}.html" for name in ("overview", "run", "tables/resources")]
+    return pages + explorer() + results()

@@ -4,8 +4,8 @@ rule configuration:
         report(
             f"{RESULTS}/configuration.yaml",
             caption="../report/configuration.rst",
-            category="Run",
-            labels={"what": "resolved configuration"},
+            category="7 Run",
+            labels={"what": "configuration, to save"},
         ),
     log:
         f"{LOGS}/configuration.log",
@@ -25,7 +25,7 @@ rule results_table:
     input:
         metrics=lambda wildcards: of_models("metrics.json", tasks=GROUPS[wildcards.group]),
     output:
-        table_files("{group}", "results", "csv", "_aggregated.csv"),
+        table_files("{group}", "results", "1 Results", "csv", "_aggregated.csv"),
     log:
         f"{LOGS}/tables/{{group}}.log",
     benchmark:
@@ -38,7 +38,7 @@ rule results_table:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code("report/tables.py", "report/render.py", "report/names.py"),
+        code=code(*TABLE_CODE),
     shell:
         "mg table results --metrics {input.metrics:q} --tasks {params.tasks:q}"
         " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
@@ -50,7 +50,7 @@ rule classification_table:
     input:
         metrics=of_models("metrics.json", tasks=CLASS_TASKS),
     output:
-        table_files("classification", "classification", "csv", "_aggregated.csv"),
+        table_files("classification", "classification", "1 Results", "csv", "_aggregated.csv"),
     log:
         f"{LOGS}/tables/classification.log",
     benchmark:
@@ -62,16 +62,11 @@ rule classification_table:
         tasks=CLASS_TASKS,
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
-        caption=config["description"],
-        code=code(
-            "report/classification.py",
-            "report/tables.py",
-            "report/render.py",
-            "report/names.py",
-        ),
+        caption=lambda wildcards: config["description"],  # its braces are no wildcards
+        code=code(*TABLE_CODE, "report/classification.py"),
     shell:
         "mg table classification --metrics {input.metrics:q} --tasks {params.tasks:q}"
-        " --expected {params.expected:q} --name {params.name:q} --caption {params.caption:q}"
+        " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
 
 
@@ -80,7 +75,7 @@ rule network_table:
     input:
         metrics=of_models("metrics.json", tasks=PIXEL_TASKS, seeds=SEEDS[:1]),
     output:
-        table_files("networks", "networks", "csv"),
+        table_files("networks", "networks", "5 Networks", "csv"),
     log:
         f"{LOGS}/tables/networks.log",
     benchmark:
@@ -90,7 +85,7 @@ rule network_table:
     params:
         prefix=stem,
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code("report/tables.py", "report/render.py", "report/names.py", "networks/table.py"),
+        code=code(*TABLE_CODE, "networks/table.py"),
     shell:
         "mg table networks --metrics {input.metrics:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
@@ -102,7 +97,7 @@ rule claims_table:
         metrics=of_models("metrics.json", tasks=PIXEL_TASKS),
         saliency=SALIENCY,
     output:
-        table_files("claims", "claims", "csv"),
+        table_files("claims", "claims", "1 Results", "csv"),
     log:
         f"{LOGS}/tables/claims.log",
     benchmark:
@@ -113,7 +108,7 @@ rule claims_table:
         prefix=stem,
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code("report/claims.py", "report/render.py", "report/names.py"),
+        code=code(*TABLE_CODE, "report/claims.py"),
     shell:
         "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
         " --name {params.name:q} --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -124,7 +119,7 @@ rule figure_examples:
     input:
         data=expand(f"{RESULTS}/data/{{task}}/test.h5", task=PIXEL_TASKS),
     output:
-        figure_files("examples", "Data", "examples of every task"),
+        figure_files("examples", "6 Data", "examples of every task"),
     log:
         f"{LOGS}/figures/examples.log",
     benchmark:
@@ -143,7 +138,7 @@ rule figure_curves:
     input:
         history=of_models("history.csv"),
     output:
-        figure_files("learning_curves", "Training", "learning curves"),
+        figure_files("learning_curves", "4 Training", "learning curves"),
     log:
         f"{LOGS}/figures/learning_curves.log",
     benchmark:
@@ -163,7 +158,7 @@ rule figure_segmentation:
         data=f"{RESULTS}/data/segmentation/test.h5",
         predictions=of_models("predictions.h5", tasks="segmentation", seeds=SEEDS[:1]),
     output:
-        figure_files("segmentation", "Predictions", "segmentation"),
+        figure_files("segmentation", "2 Predictions", "segmentation"),
     log:
         f"{LOGS}/figures/segmentation.log",
     benchmark:
@@ -185,7 +180,7 @@ rule figure_spatial:
         data=expand(f"{RESULTS}/data/{{task}}/test.h5", task=SPATIAL_TASKS),
         predictions=of_models("predictions.h5", tasks=SPATIAL_TASKS, seeds=SEEDS[:1]),
     output:
-        figure_files("spatial", "Predictions", "spatial transformation"),
+        figure_files("spatial", "2 Predictions", "spatial transformation"),
     log:
         f"{LOGS}/figures/spatial.log",
     benchmark:
@@ -206,7 +201,7 @@ rule figure_saliency:
     input:
         saliency=lambda wildcards: saliency_of(wildcards.task, SEEDS[:1]),
     output:
-        figure_files("saliency_{task}", "Attention", "saliency, {task}"),
+        figure_files("saliency_{task}", "3 Attention", "saliency, {task}"),
     log:
         f"{LOGS}/figures/saliency_{{task}}.log",
     benchmark:
@@ -215,7 +210,7 @@ rule figure_saliency:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        examples=config["saliency"]["examples"],
+        examples=config["figures"]["examples"],
         code=FIGURE_CODE,
     shell:
         "mg figure saliency --saliency {input.saliency:q} --examples {params.examples:q}"
@@ -227,7 +222,7 @@ rule figure_cost:
     input:
         metrics=of_models("metrics.json", tasks=PIXEL_TASKS),
     output:
-        figure_files("cost", "Results", "quality against cost"),
+        figure_files("cost", "1 Results", "quality against cost"),
     log:
         f"{LOGS}/figures/cost.log",
     benchmark:
@@ -246,7 +241,7 @@ rule figure_classes:
     input:
         metrics=of_models("metrics.json", tasks="segmentation"),
     output:
-        figure_files("classes", "Results", "segmentation IU of each digit"),
+        figure_files("classes", "1 Results", "segmentation IU of each digit"),
     log:
         f"{LOGS}/figures/classes.log",
     benchmark:
@@ -263,7 +258,7 @@ rule figure_classes:
 rule figure_receptive_fields:
     """Growth of the receptive field with depth, the paper's central argument."""
     output:
-        figure_files("receptive_fields", "Networks", "receptive fields"),
+        figure_files("receptive_fields", "5 Networks", "receptive fields"),
     log:
         f"{LOGS}/figures/receptive_fields.log",
     benchmark:
@@ -275,3 +270,116 @@ rule figure_receptive_fields:
         code=code("report/networks.py", "report/style.py", "networks/pyramid.py"),
     shell:
         "mg figure receptive-fields --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule explorer:
+    """A page to pick task, example and point, and to see every network's answer."""
+    input:
+        data=expand(f"{RESULTS}/data/{{task}}/test.h5", task=PIXEL_TASKS),
+        predictions=of_models("predictions.h5", tasks=PIXEL_TASKS, seeds=SEEDS[:1]),
+        saliency=saliency_of(SALIENCY_TASKS, SEEDS[:1]),
+    output:
+        page_file("explorer", "explorer", "2 Predictions", "explorer"),
+    log:
+        f"{LOGS}/explorer.log",
+    benchmark:
+        f"{BENCHMARKS}/explorer.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        examples=config["figures"]["explorer"],
+        name=config["run"],
+        code=code(
+            *PAGE_CODE,
+            "report/explorer.py",
+            "report/figures.py",
+            "report/templates/explorer.html",
+            "report/templates/explorer.js",
+        ),
+    shell:
+        "mg page explorer --data {input.data:q} --predictions {input.predictions:q}"
+        " --saliency {input.saliency:q} --examples {params.examples:q} --name {params.name:q}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
+rule resources_table:
+    """Time and memory per rule and training, when everything else is made."""
+    input:
+        results=results(),
+        explorer=explorer(),
+        runs=of_models("run.json"),
+    output:
+        table_files("resources", "resources", "7 Run", "csv"),
+    log:
+        f"{LOGS}/tables/resources.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/resources.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        prefix=stem,
+        benchmarks=BENCHMARKS,
+        caption=lambda wildcards: config["description"],  # its braces are no wildcards
+        code=code(*TABLE_CODE, "report/resources.py"),
+    shell:
+        "mg table resources --benchmarks {params.benchmarks:q} --runs {input.runs:q}"
+        " --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
+
+
+rule run_page:
+    """Configuration and environment, to look at."""
+    input:
+        configuration=rules.configuration.output,
+        runs=of_models("run.json"),
+    output:
+        page_file("run", "run", "7 Run", "configuration and environment"),
+    log:
+        f"{LOGS}/run_page.log",
+    benchmark:
+        f"{BENCHMARKS}/run_page.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        name=config["run"],
+        code=code(*PAGE_CODE, "report/pages.py", "report/templates/run.html"),
+    shell:
+        "mg page run --configuration {input.configuration:q} --runs {input.runs:q}"
+        " --name {params.name:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule overview:
+    """The story of this run, the first page of its report."""
+    input:
+        metrics=of_models("metrics.json"),
+        saliency=SALIENCY,
+        figure=main_figure(),
+        pages=[
+            *explorer(),
+            rules.resources_table.output[0],
+            *rules.run_page.output,
+        ],
+        results=results(),
+    output:
+        page_file("overview", "overview", "0 Overview", "overview"),
+    log:
+        f"{LOGS}/overview.log",
+    benchmark:
+        f"{BENCHMARKS}/overview.tsv"
+    conda:
+        "../../envs/mg.yaml"
+    params:
+        tasks=TASKS,
+        expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
+        name=config["run"],
+        caption=lambda wildcards: config["description"],  # its braces are no wildcards
+        code=code(
+            *TABLE_CODE,
+            "report/claims.py",
+            "report/pages.py",
+            "report/templates/overview.html",
+        ),
+    shell:
+        "mg page overview --metrics {input.metrics:q} --saliency {input.saliency:q}"
+        " --figures {input.figure:q} --links {input.pages:q} {input.results:q}"
+        " --tasks {params.tasks:q} --expected {params.expected:q} --name {params.name:q}"
+        " --caption={params.caption:q} --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,140 @@
+"""A page to explore a run: task, example and point; every network's answer and its saliency map.
+
+The page needs nothing but itself. Its images are arrays of bytes, deflated, in base64;
+`templates/explorer.js` unpacks and draws them.
+"""
+
+import base64
+import os
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mg.data import hdf5
+from mg.errors import UserError
+from mg.evaluation import saliency
+from mg.files import write_text
+from mg.report import figures, render, style
+from mg.report.names import in_order, network_name, task_name, tasks_in_order
+
+Paths = Sequence[str | os.PathLike]
+
+
+def write_explorer(
+    data_paths: Paths,
+    prediction_paths: Paths,
+    output: str | os.PathLike,
+    *,
+    saliency_paths: Paths = (),
+    count: int = 24,
+    run: str | None = None,
+) -> None:
+    """Write the page: the first `count` test examples of each task, and those with saliency maps.
+
+    Args:
+        data_paths: the test sets, one per task.
+        prediction_paths: predictions.h5 files; of several seeds of a network the lowest is shown.
+        output: the page.
+        saliency_paths: saliency.h5 files.
+        run: name of the configuration.
+
+    Raises:
+        UserError: a file is damaged, or predictions or maps belong to none of the test sets.
+    """
+    if count < 1 or not data_paths:
+        raise UserError("the explorer needs at least one test set (--data) and one example")
+    sets = {_task(path): path for path in data_paths}
+    predictions = _by_task(prediction_paths, sets)
+    maps = _by_task(saliency_paths, sets)
+    tasks = [
+        _explorable(sets[task], predictions[task], maps[task], count)
+        for task in tasks_in_order(sets)
+    ]
+    networks = in_order({label for task in tasks for label in task["networks"]})
+    content = {
+        "tasks": tasks,
+        "networks": [{"label": label, "name": network_name(label)} for label in networks],
+        "points": [
+            {"name": name, "hue": round(360 * hue)}
+            for name, hue in zip(saliency.POINT_NAMES, figures.HUES, strict=True)
+        ],
+        "levels": figures.LEVELS,
+        "digits": style.DIGITS,
+        "errors": figures.ERRORS,
+    }
+    title = f"Explore run {run}" if run else "Explore a run"
+    write_text(output, render.fill("explorer.html", title=title, content=content))
+
+
+def _task(path: str | os.PathLike) -> str:
+    return hdf5.load(path, count=1).attributes["task"]
+
+
+def _by_task(paths: Paths, sets: dict[str, Any]) -> dict[str, list]:
+    """Files of predictions or maps by the task that their attributes name."""
+    found: dict[str, list] = {task: [] for task in sets}
+    for path in paths:
+        try:
+            with h5py.File(path) as file:
+                task = file.attrs["dataset"]
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} is not a readable file of mg ({error})") from error
+        if task not in found:
+            raise UserError(f"{path} is of {task}, which no test set is given for")
+        found[task].append(path)
+    return found
+
+
+def _explorable(
+    data_path: str | os.PathLike, prediction_paths: Paths, saliency_paths: Paths, count: int
+) -> dict[str, Any]:
+    """One task as the page's script reads it."""
+    maps = figures.read_saliency(saliency_paths)
+    used = sorted({int(i) for stored in maps.values() for i in stored["index"]})
+    data = hdf5.load(data_path, count=max([count, *(i + 1 for i in used)]))
+    predictions = figures.read_predictions(prediction_paths, data)
+    shown = sorted({*range(min(count, len(data.x))), *used})
+    networks = {}
+    for label in in_order([*predictions, *maps]):
+        networks[label] = {
+            "output": _packed(_bytes(predictions[label][shown])) if label in predictions else None,
+            "maps": _maps(maps[label], shown) if label in maps else None,
+        }
+    return {
+        "name": task_name(data.attributes["task"]),
+        "height": data.x.shape[2],
+        "width": data.x.shape[3],
+        "channels": data.y.shape[1],
+        "index": shown,
+        "input": _packed(_bytes(data.x[shown])),
+        "truth": _packed(_bytes(data.y[shown])),
+        "networks": networks,
+    }
+
+
+def _maps(stored: dict[str, Any], shown: Sequence[int]) -> dict[str, Any]:
+    """Points (K, 7, 2) as (y, x) and levels (K, 7, H, W) of K examples, given by their place."""
+    levels = np.zeros(stored["map"].shape, np.uint8)
+    for place in np.ndindex(levels.shape[:2]):
+        levels[place] = figures.saliency_levels(stored["map"][place])
+    skipped = [int(i) for i in stored["skipped"]]
+    return {
+        "places": [shown.index(int(i)) for i in stored["index"]],
+        "skipped": [place for place, i in enumerate(shown) if i in skipped],
+        "points": stored["points"].tolist(),
+        "levels": _packed(levels),
+        "window": int(stored["window"]),
+        "stride": int(stored["stride"]),
+    }
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as bytes; at least 128 exactly where the value is at least 0.5."""
+    return np.floor(np.asarray(values, np.float32) * 255 + 0.5).astype(np.uint8)
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
