@@ -22,6 +22,22 @@ def test_the_parser_loads_nothing_heavy():
     assert done.stdout.strip() == "light"
 
 
+@pytest.mark.parametrize(
+    "loads",
+    [
+        "import mg.training.loop, mg.evaluation.predict, mg.evaluation.saliency",
+        "import mg.cli\ntry: mg.cli.main(['train', '--help'])\nexcept SystemExit: pass",
+    ],
+)
+def test_training_loads_nothing_that_draws(loads):
+    script = (
+        f"{loads}\nimport sys\nheavy = {{'matplotlib', 'pandas', 'jinja2', 'mg.report'}}\n"
+        "print('heavy:', *(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.strip() == "heavy:"
+
+
 def test_networks_are_listed_as_json():
     done = mg("networks", "--format", "json")
     rows = json.loads(done.stdout)

@@ -126,13 +126,16 @@ def _grid(
     top: float = 0.24,
     legend: float = 0.0,
     group: int = 1,
+    width: float = WIDTH,
+    blocks: int = 1,
 ) -> tuple[Figure, np.ndarray]:
     """Square frameless axes with the caption below; margins in inches.
 
-    `legend` is the height left free between axes and caption; groups of `group` rows stand apart.
+    `legend` is the height left free between axes and caption; groups of `group` rows stand apart,
+    and so do the columns of `blocks` blocks, with a margin of `left` each.
     """
-    cell = min(0.95, (WIDTH - left - right) / columns - GAP)
-    width = max(left + columns * (cell + GAP) - GAP + right, 4.6)
+    cell = min(0.95, (width - blocks * left - right) / columns - GAP)
+    width = max(blocks * left + columns * (cell + GAP) - GAP + right, 4.6)
     below = legend + style.note_height(caption, width)
     extra = 0.07 if group > 1 else 0
     height = top + rows * (cell + GAP) + (rows - 1) // group * extra + below
@@ -141,7 +144,8 @@ def _grid(
     for r in range(rows):
         y = height - top - (r + 1) * cell - r * GAP - r // group * extra
         for c in range(columns):
-            box = ((left + c * (cell + GAP)) / width, y / height, cell / width, cell / height)
+            x = left * (1 + c * blocks // columns) + c * (cell + GAP)
+            box = (x / width, y / height, cell / width, cell / height)
             axes[r, c] = figure.add_axes(box)
             axes[r, c].set(xticks=[], yticks=[])
             axes[r, c].spines[:].set_visible(False)
@@ -203,10 +207,11 @@ def segmentation_panel(
     data = hdf5.load(data_path, count=count)
     predictions = read_predictions(prediction_paths, data)
     caption = (
-        f"Segmentation of the first {len(data.x)} test images (the first, whatever they look like)."
-        " Left column: input and, below it, the true digits. Other columns: the digits that a "
-        "network predicts and, below them, its errors, with the intersection over union of the "
-        "image, all digits pooled."
+        "Segmentation: a network has to say which pixels belong to which digit. The first "
+        f"{len(data.x)} test images, whatever they look like. Left column: input and, below it, "
+        "the true digits. Other columns: the digits that a network predicts and, below them, its "
+        "errors. The number is the intersection over union of the image: of the pixels that are a "
+        "digit in truth or prediction, the share that is right (1 is perfect)."
     )
     with style.settings():
         figure, axes = _grid(
@@ -300,19 +305,32 @@ def _score(axis: Axes, predicted: np.ndarray, truth: np.ndarray) -> None:
     axis.text(0.96, 0.96, f"{iu:.2f}", fontsize=6, ha="right", va="top", transform=axis.transAxes)
 
 
+ALL_AT_ONCE = "spatial_transform"  # the task that combines the others
+
+
 def spatial_panel(
     data_paths: Paths, prediction_paths: Paths, prefix: str | os.PathLike, count: int = 4
 ) -> str:
-    """The first `count` test examples of each spatial task: input, truth, each network's output.
+    """Test examples of the spatial tasks: input, truth, each network's output.
+
+    As in the paper, all transformations at once are on the left, over the whole height, and beside
+    them the first `count` examples of each single one; without either, one block shows the others.
 
     Args:
         data_paths: the test sets, one per task.
         prediction_paths: predictions.h5 files of these tasks; of several seeds the lowest is shown.
     """
     _at_least_one(count)
-    sets = [hdf5.load(path, count=count) for path in data_paths]
-    sets = {data.attributes["task"]: data for data in sets}
-    paths: dict[str, list] = {task: [] for task in tasks_in_order(sets)}
+    given = {hdf5.load(path, count=1).attributes["task"]: path for path in data_paths}
+    tasks = tasks_in_order(given)
+    singles = [task for task in tasks if task != ALL_AT_ONCE]
+    beside = ALL_AT_ONCE in tasks and bool(singles)
+    rows = count * (len(singles) if beside else len(tasks))
+    sets = {
+        task: hdf5.load(path, count=rows if beside and task == ALL_AT_ONCE else count)
+        for task, path in given.items()
+    }
+    paths: dict[str, list] = {task: [] for task in tasks}
     for path in prediction_paths:
         with _predictions(path) as (task, *_):
             if task not in paths:
@@ -320,34 +338,44 @@ def spatial_panel(
                     f"{path} holds predictions for {task}, which no test set is given for"
                 )
             paths[task].append(path)
-    predictions = {task: read_predictions(paths[task], sets[task]) for task in paths}
+    predictions = {task: read_predictions(paths[task], sets[task]) for task in tasks}
     networks = in_order(name for outputs in predictions.values() for name in outputs)
-    examples = [(task, i) for task in predictions for i in range(len(sets[task].x))]
     caption = (
-        f"Undoing a transformation: the first {count} test images"
-        + (" of each task" if len(sets) > 1 else "")
-        + " (the first, whatever they look like), and what each network makes of them (its output "
-        "between 0, black, and 1, white)."
+        "Undoing a transformation. A digit was rotated, stretched, scaled or moved (input); a "
+        "network has to output it upright and in the centre (truth). "
+        + ("Left: all transformations at once. Right: one at a time. " if beside else "")
+        + "The first test images, whatever they look like. Outputs run from 0, black, to 1, white: "
+        "grey is doubt, and a blur says that the network cannot tell which digit it saw, or where."
     )
+    titles = ["input", "truth", *map(network_name, networks)]
+    blocks = [[ALL_AT_ONCE], singles] if beside else [tasks]
     with style.settings():
         figure, axes = _grid(
-            len(examples), 2 + len(networks), caption, left=0.3, group=count if len(sets) > 1 else 1
+            rows,
+            len(titles) * len(blocks),
+            caption,
+            left=0.3,
+            group=count if len(tasks) > 1 else 1,
+            width=WIDTH if len(blocks) == 1 else 1.5 * WIDTH,
+            blocks=len(blocks),
         )
-        for axis, name in zip(
-            axes[0], ["input", "truth", *map(network_name, networks)], strict=True
-        ):
-            axis.set_title(name, pad=4)
-        for (task, i), row in zip(examples, axes, strict=True):
-            _grey(row[0], sets[task].x[i, 0])
-            _grey(row[1], sets[task].y[i, 0])
-            for axis, network in zip(row[2:], networks, strict=True):
-                if network in predictions[task]:
-                    _grey(axis, predictions[task][network][i, 0])
-                else:
-                    _absent(axis, "not run")
-        for task in predictions:
-            rows = [r for r, (of, _) in enumerate(examples) if of == task]
-            _group_label(figure, axes[rows[0], 0], axes[rows[-1], 0], task_name(task))
+        for block, part in zip(blocks, np.split(axes, len(blocks), axis=1), strict=True):
+            for axis, title in zip(part[0], titles, strict=True):
+                axis.set_title(title, pad=4, fontsize=9 if len(blocks) == 1 else 7.5)
+            examples = [(task, i) for task in block for i in range(len(sets[task].x))]
+            for unused in part[len(examples) :].flat:
+                unused.set_visible(False)
+            for (task, i), row in zip(examples, part, strict=False):
+                _grey(row[0], sets[task].x[i, 0])
+                _grey(row[1], sets[task].y[i, 0])
+                for axis, network in zip(row[2:], networks, strict=True):
+                    if network in predictions[task]:
+                        _grey(axis, predictions[task][network][i, 0])
+                    else:
+                        _absent(axis, "not run")
+            for task in block:
+                of = [r for r, (other, _) in enumerate(examples) if other == task]
+                _group_label(figure, part[of[0], 0], part[of[-1], 0], task_name(task))
         return style.save(figure, prefix, caption)
 
 
@@ -418,9 +446,10 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
         f"Where the outputs come from ({task_name(task).lower()}). Each map shows, in the "
         "colour of a point marked on the output, the parts of the input that change the output "
         f"there when a {window}×{window} window of noise covers them (moved in steps of {stride}): "
-        "the more saturated, the more, in ten levels by rank. Input and output are drawn inverted. "
-        "Shown are the first test images for which most networks give an output to ask about, that "
-        "is one with pixels above 0.4."
+        "the more saturated, the more, in ten levels by rank. A network that follows the digit has "
+        "its colours on the digit, wherever it lies; colours elsewhere say that it looks at empty "
+        "places. Input and output are drawn inverted. Shown are the first test images for which "
+        "most networks give an output to ask about, that is one with pixels above 0.4."
     )
     with style.settings():
         rows = [(i, network) for i in indices for network in networks] or [(None, networks[0])]
@@ -473,9 +502,9 @@ def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) 
     coloured = any(data.y.shape[1] > 1 for data in sets)
     splits = " or ".join(sorted({data.attributes["split"] for data in sets}))
     caption = (
-        f"The data: the first {columns} examples of each task's {splits} set, input above target. "
-        "Segmentation targets have one channel per digit; every other task asks for the untouched "
-        "digit in the middle."
+        f"The data, cluttered MNIST: the first {columns} examples of each task's {splits} set, "
+        "input above target. Segmentation targets have one channel per digit; every other task "
+        "asks for the untouched digit in the middle."
     )
     with style.settings():
         figure, axes = _grid(
@@ -573,10 +602,15 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         for task in tasks
         for network in networks
     }
-    caption = "Learning curves. " + (
+    caption = (
+        "Learning curves: how fast a network learns from the images it has seen. Loss: binary "
+        "cross-entropy per pixel, lower is better. Validation: on images that it was not trained "
+        "on. Mean IU (intersection over union): share of the pixels on in truth or prediction that "
+        "are right, mean over classes, higher is better. "
+    ) + (
         "Lines: means over seeds; bands: one standard deviation to either side."
         if max(map(len, runs.values())) > 1
-        else "One seed per network."
+        else "One seed per network: the spread is not known."
     )
     with style.settings():
         figure, axes = _plots(
@@ -705,12 +739,13 @@ def quality_against_cost(metrics_paths: Paths, prefix: str | os.PathLike) -> str
     devices = sorted({r["device"] for s in summaries for r in s.records if r["device"]})
     several = max(len(s.records) for s in summaries) > 1
     caption = (
-        "Test mean IU against what a network costs: multiply-adds of one forward pass, and time of "
-        f"the training (on {' and '.join(devices) or 'an unknown device'}). "
+        "Quality against cost; the upper left corner is best. Mean IU (intersection over union, "
+        "1 is perfect) on the test set, against the multiply-adds of one forward pass, and against "
+        f"the time of the training (on {' and '.join(devices) or 'an unknown device'}). "
         + (
             "Bars: one standard deviation over seeds to either side."
             if several
-            else "One seed per network."
+            else "One seed per network: the spread is not known."
         )
     )
     with style.settings():
@@ -751,6 +786,7 @@ def _points(axis: Axes, summaries: Sequence[Summary], costs: Sequence[float | No
         return
     axis.set_xlim(0, 1.2 * max(x for x, _, _ in places))
     axis.margins(y=0.2)
+    axis.set_ylim(max(axis.get_ylim()[0], -0.05 * max(y for _, y, _ in places)), None)
     axis.figure.canvas.draw()  # fixes the transformation from data to points
     taken = [axis.transData.transform((x, y)) for x, y, _ in places]
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in taken]
@@ -787,10 +823,14 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
     if not summaries:
         raise UserError("no metrics.json of the segmentation task was given; this figure needs one")
     several = max(len(s.records) for s in summaries) > 1
-    caption = "Segmentation: intersection over union of each digit over the whole test set. " + (
+    caption = (
+        "Which digits are hard. Segmentation: intersection over union of each digit over the whole "
+        "test set: of the pixels that are this digit in truth or prediction, the share that is "
+        "right (1 is perfect). "
+    ) + (
         "Means over seeds; bars: one standard deviation to either side."
         if several
-        else "One seed per network."
+        else "One seed per network: the spread is not known."
     )
     with style.settings():
         figure, [[axis]] = _plots(1, 1, 5.4, 1.8, caption, gap=0, right=1.05)
