@@ -60,8 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mg", description="Multigrid Neural Architectures, step by step.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_fetch, _generate, _prepare, _networks, _describe, _train, _evaluate, _saliency),
-        *(_table, _figure, _page, _show, _check, _compare),
+        *(_fetch, _generate, _prepare, _networks, _describe, _train, _evaluate),
+        *(_predict, _saliency, _table, _figure, _page, _show, _check, _compare),
     ):
         add(commands)
     return parser
@@ -334,6 +334,42 @@ def _evaluate(commands) -> None:
     )
     _compute_options(parser)
     _workers_option(parser)
+
+
+def _predict(commands) -> None:
+    def run(settings) -> None:
+        from mg.evaluation.images import predict_images
+        from mg.training.device import choose_device
+
+        answers = predict_images(
+            settings.model,
+            settings.images,
+            output=settings.output,
+            top=settings.top,
+            device=choose_device(settings.device),
+        )
+        if settings.json:
+            print(json.dumps(answers, indent=2))
+            return
+        for answer in answers:
+            print(answer["image"])
+            for name, probability in answer.get("classes", []):
+                print(f"  {100 * probability:6.2f} %  {name}")
+            for digit, number in answer.get("pixels", {}).items():
+                print(f"  {number:6,} pixels  digit {digit}")
+            if "output" in answer:
+                print(f"  written to {answer['output']}")
+
+    description = "classify images of your own, or segment or transform them"
+    parser = _command(commands, "predict", run, description)
+    parser.add_argument("--model", type=Path, required=True, help="model.pt of a training")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, …")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the pictures that networks of MNIST's tasks give"
+    )
+    parser.add_argument("--top", type=int, default=5, help="number of classes to name")
+    parser.add_argument("--json", action="store_true", help="print the answers as JSON")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def _saliency(commands) -> None:

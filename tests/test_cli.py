@@ -78,8 +78,8 @@ def test_mistakes_end_in_one_line(arguments, message):
 
 
 def test_every_command_has_help(capsys):
-    for command in ("fetch", "generate", "networks", "describe", "train", "evaluate", "saliency",
-                    "table", "figure", "page", "show", "check"):  # fmt: skip
+    for command in ("fetch", "generate", "prepare", "networks", "describe", "train", "evaluate",
+                    "predict", "saliency", "table", "figure", "page", "show", "check"):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])
         assert stop.value.code == 0
