@@ -39,7 +39,7 @@ from mg.networks.counting import IMAGE, layers, total  # noqa: E402
 from mg.networks.execution import accelerate  # noqa: E402
 from mg.networks.registry import skeleton  # noqa: E402
 from mg.training.device import activation_type, device_name  # noqa: E402
-from mg.training.feed import DeviceFeed, Epoch  # noqa: E402
+from mg.training.feed import Clutter, Epoch  # noqa: E402
 from mg.training.objective import PIXELS  # noqa: E402
 from mg.training.recipe import Recipe  # noqa: E402
 from mg.training.step import build_step  # noqa: E402
@@ -200,7 +200,7 @@ class Training:
         x = torch.randn(EXAMPLES, 1, canvas, canvas, device=place)
         shape = (EXAMPLES, 10, canvas, canvas)
         y = (torch.rand(shape, device=place) < 0.05).to(torch.uint8)
-        self.feed = DeviceFeed(x, y, [])
+        self.feed = Clutter(x, y, [])
         self.step = build_step(
             *(variant.execution, ALONE, lambda line: print(line, file=sys.stderr)),
             *(model, PIXELS.loss, optimizer, variant.activations),

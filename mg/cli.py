@@ -245,6 +245,7 @@ def _train(commands) -> None:
                     workers=settings.workers,
                     checkpoint_seconds=settings.checkpoint_seconds,
                     execution=settings.execution,
+                    tensorboard=settings.tensorboard,
                     team=team,
                     log=_log,
                 )
@@ -291,6 +292,9 @@ def _train(commands) -> None:
         default="auto",
         help="of a step: eager, graph (recorded once and replayed, on CUDA), compiled "
         "(torch.compile, takes minutes to start), or auto: graph on CUDA, else eager",
+    )
+    parser.add_argument(
+        "--tensorboard", type=Path, help="folder for TensorBoard's files, if it is installed"
     )
     _compute_options(parser)
     _workers_option(parser)

@@ -40,7 +40,7 @@ def test_the_pins_satisfy_pyproject():
     extras = project["optional-dependencies"]
     for wanted, have in (
         (project["dependencies"] + extras["workflow"], RUN),
-        (extras["dev"], DEV),
+        (extras["dev"] + extras["tensorboard"], DEV),
         (extras["slurm"], SLURM),
     ):
         for requirement in map(Requirement, wanted):

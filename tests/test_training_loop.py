@@ -221,3 +221,36 @@ def test_files_of_different_shapes_are_refused(tiny, tmp_path):
     hdf5.write(other, [(x, y)], attributes | {"canvas": 8})
     with pytest.raises(UserError, match="different shapes"):
         Clutter.load([tiny / "train.h5", other], torch.device("cpu"))
+
+
+def test_tensorboard_shows_every_epoch_once_after_an_interruption(tiny, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    stop = {"lines": 0}
+
+    def log(line):
+        stop["lines"] += 1
+        if stop["lines"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    board = tmp_path / "board"
+    with pytest.raises(loop.Interrupted):
+        train(tiny, tmp_path / "out", tensorboard=board, log=log)
+    train(tiny, tmp_path / "out", tensorboard=board)
+    shown = EventAccumulator(str(board / "translation" / "pmg" / "seed3")).Reload()
+    with open(tmp_path / "out" / "history.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for column in ("train_loss", "valid_mean_iu", "learning_rate"):
+        points = [(event.step, event.value) for event in shown.Scalars(column)]
+        assert [step for step, _ in points] == [64, 128, 192]
+        assert [value for _, value in points] == pytest.approx(
+            [float(row[column]) for row in rows], rel=1e-6
+        )
+
+
+def test_without_tensorboard_one_line_says_how_to_get_it(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # what Python does for a missing module
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="TensorBoard is not installed"):
+        train(tiny, tmp_path, tensorboard=tmp_path / "board")

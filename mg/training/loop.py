@@ -19,6 +19,7 @@ from mg import networks, provenance
 from mg.errors import UserError
 from mg.files import atomic_path, write_json
 from mg.networks.execution import accelerate
+from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, device_name
 from mg.training.feed import Clutter, Epoch, Feed, Pair, for_testing, for_training
@@ -56,6 +57,7 @@ def train(
     workers: int = 0,
     checkpoint_seconds: float = 60,
     execution: str = "auto",
+    tensorboard: Path | None = None,
     team: Team = ALONE,
     log: Callable[[str], None] = print,
 ) -> None:
@@ -80,6 +82,7 @@ def train(
         workers: processes that decode ImageNet's images ahead; 0 for none besides this one.
         checkpoint_seconds: work that a killed training may lose.
         execution: how steps are executed, see `mg.training.step.build_step`.
+        tensorboard: folder of TensorBoard's files; this training gets one of its own in it.
         team: the processes that train this network together; the first writes the files.
         log: takes lines for people.
 
@@ -138,8 +141,12 @@ def train(
     if state:
         run.restore(state)
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
+    board = None
+    if tensorboard and team.first:
+        board = Board(tensorboard / dataset / label / f"seed{seed}", run.history)
     started = provenance.now()
-    _work(run, checkpoints, output, f"{label} {dataset} seed {seed}", checkpoint_seconds, log)
+    title = f"{label} {dataset} seed {seed}"
+    _work(run, checkpoints, output, title, checkpoint_seconds, board, log)
     unreadable = len(run.unreadable())
     if not team.first:
         return
@@ -361,7 +368,13 @@ class _Run:
 
 
 def _work(
-    run: _Run, checkpoints: Checkpoints, output: Path, title: str, checkpoint_seconds: float, log
+    run: _Run,
+    checkpoints: Checkpoints,
+    output: Path,
+    title: str,
+    checkpoint_seconds: float,
+    board: Board | None,
+    log: Callable[[str], None],
 ) -> None:
     """Run to the end of the recipe: progress, checkpoints, signals."""
     recipe, team = run.recipe, run.team
@@ -398,6 +411,8 @@ def _work(
             row = run.end_epoch()
             if team.first:
                 run.write_history(live_history)
+            if board:
+                board.add(row)
             if bar.disable:
                 log(_line(row, recipe, run.objective, run.seconds))
             else:
