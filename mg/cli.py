@@ -7,6 +7,8 @@ imported where they are used, so that `mg --help` and light commands start at on
 import argparse
 import json
 import os
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,16 +29,37 @@ CLASSIFICATION = ("cifar10", "cifar100", "imagenet")
 def main(arguments: list[str] | None = None) -> None:
     """Run `mg`; a user's mistake ends in one line and status 2, a signal in status 128 + number."""
     settings = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)  # so that half-written files are removed
     try:
         settings.run(settings)
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(_fail(f"mg {settings.command}: error: {error}", 2))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(_fail(f"mg {settings.command}: error: {place}{error.strerror or error}", 2))
+    except _Terminated:
+        sys.exit(_fail(f"mg {settings.command}: terminated", 128 + signal.SIGTERM))
     except KeyboardInterrupt:
-        sys.exit(_fail(f"mg {settings.command}: interrupted", 130))
-    except MemoryError:
-        sys.exit(_fail(f"mg {settings.command}: error: not enough memory; use a smaller set", 2))
+        sys.exit(_fail(f"mg {settings.command}: interrupted", 128 + signal.SIGINT))
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+            raise
+        sys.exit(_fail(f"mg {settings.command}: error: not enough memory; {SMALLER}", 2))
+
+
+_OUT_OF_MEMORY = re.compile("out of memory|not enough memory|allocate memory")
+SMALLER = "use a smaller set or batch, or a machine with more"
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise _Terminated
 
 
 def _fail(message: str, status: int) -> int:
@@ -220,15 +243,20 @@ def _describe(commands) -> None:
 
 def _train(commands) -> None:
     def run(settings) -> None:
+        from mg.training.checkpoint import sole_training
         from mg.training.device import choose_device
-        from mg.training.loop import Interrupted, train
+        from mg.training.loop import Interrupted, is_finished, train
         from mg.training.recipe import Recipe
         from mg.training.team import join_team
 
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
         device = choose_device(settings.device)
         try:
-            with join_team(device) as team:
+            with sole_training(settings.output, _log) as waited, join_team(device) as team:
+                training = (settings.network, settings.task, settings.options, recipe)
+                files = settings.train
+                if waited and is_finished(*training, settings.seed, files, settings.output):
+                    return _log("the training that was waited for was this one; its results stand")
                 train(
                     settings.network,
                     settings.task,

@@ -3,12 +3,15 @@
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mg.errors import UserError
+
+CHECKSUM = "crc32"  # name of the entry in a JSON object
 
 
 @contextmanager
@@ -59,7 +62,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` as indented JSON; NaN and infinity are refused rather than written."""
+    """Write `value` as indented JSON; NaN and infinity are refused rather than written.
+
+    An object is given a checksum, which `read_json` verifies and takes away.
+    """
+    if isinstance(value, dict):
+        value = value | {CHECKSUM: _checksum(value)}
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -67,13 +75,37 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing, unreadable or not JSON.
+        UserError: the file is missing, unreadable, not JSON, or altered since it was written.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not valid JSON ({error}); delete it and make it again"
         ) from error
+    if isinstance(value, dict) and value.pop(CHECKSUM, None) not in (None, _checksum(value)):
+        raise UserError(f"{path} was altered: its checksum differs; delete it and make it again")
+    return value
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        UserError: as `read_json`, or it holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; delete it and make it again")
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    """The CRC-32 of a JSON object; what is read gives the same as what was written."""
+    return f"{zlib.crc32(json.dumps(value).encode()):08x}"

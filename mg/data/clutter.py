@@ -18,7 +18,7 @@ import numpy as np
 
 from mg.data import compiled, hdf5
 from mg.data.compiled import ANYWHERE, APART, CENTRE
-from mg.data.mnist import SPLITS, load_split, sha256, split_files
+from mg.data.mnist import SPLITS, load_split, sha256, split_files, verify_unchanged
 from mg.data.parallel import in_order
 from mg.data.progress import Progress
 from mg.errors import UserError
@@ -337,6 +337,7 @@ def generate_file(
     plan = _plan(task, split, mode, count, seed, settings)
     images, labels = load_split(digits, split)
     images_file, labels_file = split_files(digits, split)
+    verify_unchanged(digits, (images_file, labels_file))
     attributes: dict[str, Any] = {
         **{name: getattr(plan, name) for name in ("task", "split", "mode", "seed", "count")},
         **asdict(plan.settings),

@@ -48,6 +48,8 @@ FILES = Layout("mg-files-1", (np.uint8, 2), (np.uint16, 1))
 FORMAT = PIXELS.format
 _WORDS = {1: "one dimension", 2: "two dimensions", 4: "four dimensions"}
 _CHUNK_BYTES = 2**18  # of x in one chunk; y has as many examples
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_LARGEST_CHUNK = 2**24  # bytes
 _DEFLATE_LIMIT = 1032  # deflate makes nothing smaller than this
 
 Block = tuple[np.ndarray, np.ndarray]
@@ -263,3 +265,73 @@ def _read(data: h5py.Dataset, length: int) -> np.ndarray:
 def _plain(value: Any) -> Any:
     """Numbers and lists of Python for the numpy ones of h5py."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+# Files of results: predictions, saliency maps, and whatever else is given for one.
+
+
+@contextmanager
+def whole(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """A file to fill in memory, written whole at the end.
+
+    Where the disk is full HDF5 cannot close a file, and crashes when Python frees it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fapl_core(2**20, False)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    with h5py.File(h5py.h5f.create(b"memory", h5py.h5f.ACC_TRUNC, creation, access)) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def results(path: str | os.PathLike, what: str) -> Iterator[h5py.File]:
+    """Open a file to read; whatever is wrong with it, also inside the block, becomes one line.
+
+    Args:
+        what: what the file should be, and how it is made again, for the message.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
+    try:
+        with open(path, "rb"):
+            pass
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; it should be {what}") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not {what} ({_reason(error)})") from error
+
+
+def part(file: h5py.File, name: str) -> h5py.Dataset:
+    """The data set `name` of a file, if all of it lies in this file and can be as large as it says.
+
+    Raises:
+        ValueError: a link elsewhere, a view of other files, or a size that the file cannot hold.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"it has no data set {name} of its own")
+    data = file[name]
+    if not isinstance(data, h5py.Dataset):
+        raise ValueError(f"{name} is no data set")
+    stored = data.id.get_create_plist()
+    filters = {stored.get_filter(i)[0] for i in range(stored.get_nfilters())}
+    if data.is_virtual or data.external or not filters <= _FILTERS:
+        raise ValueError(f"{name} is not stored in it plainly")
+    if data.shape is None or data.nbytes > _DEFLATE_LIMIT * os.path.getsize(file.filename):
+        raise ValueError(f"{name} declares {data.shape}, more than the file holds")
+    if data.chunks and int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize > max(
+        _LARGEST_CHUNK, 2 * data.nbytes
+    ):
+        raise ValueError(f"{name} declares chunks of {data.chunks}, larger than itself")
+    return data

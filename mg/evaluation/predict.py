@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from mg import networks, provenance
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.files import atomic_path, read_json, write_json
+from mg.files import read_object, write_json
 from mg.metrics import MEASURES, Metrics, constant_answer
 from mg.networks.execution import accelerate
 from mg.training.checkpoint import read_torch
@@ -55,7 +54,12 @@ def load_model(
         if not isinstance(content.get(name), kind):
             raise UserError(f"{path} is damaged: no valid entry {name!r}; train it again")
     try:
-        model = networks.build(content["network"], content["dataset"], **content["options"])
+        network, options = (content["network"], content["dataset"]), content["options"]
+        expected = networks.registry.skeleton(*network, **options).state_dict()
+        shapes = {name: tensor.shape for name, tensor in content["state_dict"].items()}
+        if shapes != {name: tensor.shape for name, tensor in expected.items()}:
+            raise ValueError("weights of other shapes")  # before memory is taken for them
+        model = networks.build(*network, **options)
         model.load_state_dict(content["state_dict"])
     except UserError as error:
         raise UserError(f"{path} names a network that cannot be built: {error}") from error
@@ -144,7 +148,7 @@ def evaluate(
         )
     counts = networks.count(model, test.shape)
     run_path = Path(model_path).with_name("run.json")
-    run = read_json(run_path) if run_path.exists() else {}
+    run = read_object(run_path) if run_path.exists() else {}
     record = {
         "dataset": spec.name,
         "network": info["label"],
@@ -234,7 +238,7 @@ def _write_predictions(
     shape: tuple[int, ...],
     info: dict[str, Any],
 ) -> None:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.whole(path) as file:
         stored = file.create_dataset(
             "prediction",
             shape,

@@ -9,9 +9,7 @@ by 2 on their 64x64 canvas, 841 positions. On another canvas keep the proportion
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +18,6 @@ from tqdm import tqdm
 from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.predict import check_fits, forward, load_model
-from mg.files import atomic_path
 
 POINT_NAMES = (
     "centre",
@@ -220,12 +217,14 @@ def saliency(
         "points": (len(POINT_NAMES), 2),
         "map": (len(POINT_NAMES), *canvas[1:]),
     }
-    with atomic_path(output_path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.whole(output_path) as file:
         for name, shape in shapes.items():
             kind = np.int64 if name in ("index", "points") else np.float32
             array = np.array(kept[name], kind).reshape(len(kept[name]), *shape)
             file.create_dataset(name, data=array, compression="gzip" if array.size else None)
-        file["skipped"] = np.array(skipped, np.int64)
+        passed_over = np.array(skipped, np.int64)
+        compression = "gzip" if skipped else None
+        file.create_dataset("skipped", data=passed_over, compression=compression)
         file.attrs.update(
             dataset=info["dataset"],
             network=info["label"],
@@ -256,13 +255,9 @@ def read(path: str | os.PathLike) -> dict:
     Raises:
         UserError: missing, damaged, or not such a file.
     """
-    try:
-        with h5py.File(path) as file:
-            arrays = {name: file[name][:] for name in _ARRAYS}
-            attributes = dict(file.attrs)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = "does not exist" if not Path(path).exists() else "is not a readable saliency file"
-        raise UserError(f"{path} {reason}; make it again with `mg saliency`") from error
+    with hdf5.results(path, "a file of saliency maps; make it again with `mg saliency`") as file:
+        arrays = {name: hdf5.part(file, name)[:] for name in _ARRAYS}
+        attributes = dict(file.attrs)
     size = len(arrays["index"])
     if any(len(arrays[name]) != size for name in _ARRAYS[:-1]) or not _FACTS <= set(attributes):
         raise UserError(f"{path} is not a whole saliency file; make it again with `mg saliency`")

@@ -7,6 +7,7 @@ both files. Examples in panels are always the first of the test set, never chose
 import csv
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation import saliency
+from mg.files import read_object
 from mg.report import style
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.tables import Summary, read_metrics, summarise
@@ -44,15 +46,19 @@ def read_history(path: str | os.PathLike) -> dict[str, Any]:
     try:
         task, network = path.parts[-4:-2]
         seed = int(path.parent.name.removeprefix("seed"))
-        with open(path, newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        content = path.read_bytes()
+        run = path.with_name("run.json")
+        written = read_object(run).get("history_crc32") if run.exists() else None
+        if written not in (None, zlib.crc32(content)):
+            raise ValueError("altered: its checksum differs from that in run.json")
+        rows = list(csv.DictReader(content.decode().splitlines()))
         if not rows:
             raise ValueError("no rows")
         columns = {
             name: np.array([float(row[name] or "nan") for row in rows])
             for name in ("images", "train_loss", "valid_loss", _progress(rows[0]), "seconds")
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(
             f"{path} is not a readable history.csv in <task>/<label>/seed<k>/ ({error})"
         ) from error
@@ -101,12 +107,9 @@ def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
 @contextmanager
 def _predictions(path: str | os.PathLike) -> Iterator[tuple[str, str, int, h5py.Dataset]]:
     """Task, network, seed and data set of a predictions.h5."""
-    try:
-        with h5py.File(path) as file:
-            of, network, seed = (file.attrs[key] for key in ("dataset", "network", "seed"))
-            yield of, network, seed, file["prediction"]
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path} is not a readable file of predictions ({error})") from error
+    with hdf5.results(path, "a file of predictions; make it again with `mg evaluate`") as file:
+        of, network, seed = (file.attrs[key] for key in ("dataset", "network", "seed"))
+        yield str(of), str(network), int(seed), hdf5.part(file, "prediction")
 
 
 # ------------------------------------------------------------------------------ panels

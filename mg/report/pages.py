@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mg import provenance
 from mg.errors import UserError
-from mg.files import read_json, write_text
+from mg.files import read_object, write_text
 from mg.report import claims, render
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
@@ -292,7 +292,7 @@ def write_run_page(
     Raises:
         UserError: a file is missing or damaged.
     """
-    runs = [read_json(path) for path in run_paths]
+    runs = [read_object(path) for path in run_paths]
     packages = {
         f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.name
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mg.errors import UserError
-from mg.files import read_json
+from mg.files import read_object
 from mg.report import render
 from mg.report.names import network_name, task_name
 from mg.report.render import Cell, Column, Table
@@ -85,7 +85,7 @@ def write_resources_table(
     jobs = read_benchmarks(benchmarks)
     write_csv(f"{prefix}.csv", ["rule", "job", "seconds", "cpu_seconds", "max_rss_mb"], jobs)
     tables = [_per_rule(jobs), _longest(jobs)]
-    trainings = _trainings([read_json(path) for path in run_paths])
+    trainings = _trainings([read_object(path) for path in run_paths])
     if trainings.rows:
         tables.append(trainings)
     render.write(prefix, tables, "Time and memory", caption)

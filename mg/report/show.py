@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from mg.data import hdf5
 from mg.errors import UserError
 from mg.files import read_json
 
@@ -42,11 +42,8 @@ def show_images(path: str | os.PathLike, prefix: str | os.PathLike, count: int =
     """
     from mg.report import figures  # heavy, and text does without
 
-    try:
-        with h5py.File(path) as file:
-            names = set(file)
-    except OSError as error:
-        raise UserError(f"{path} is not a readable HDF5 file ({error})") from error
+    with hdf5.results(path, "a readable HDF5 file") as file:
+        names = set(file)
     if {"x", "y"} <= names:
         figures.dataset_sheet([path], prefix, count)
     elif "prediction" in names:
@@ -58,22 +55,20 @@ def show_images(path: str | os.PathLike, prefix: str | os.PathLike, count: int =
 
 
 def _hdf5(path: Path) -> Iterator[str]:
-    try:
-        with h5py.File(path) as file:
-            for name, value in sorted(file.attrs.items()):
-                yield f"{name}: {_plain(value)}"
-            for name, data in sorted(file.items()):
-                shape = " x ".join(map(str, data.shape)) or "scalar"
-                line = f"{name}: {shape}, {data.dtype}"
-                part = data[:SAMPLE] if data.ndim else data[()]
-                if np.size(part) and np.issubdtype(data.dtype, np.number):
-                    part = np.asarray(part, float)
-                    line += f", {part.min():.4g} to {part.max():.4g}, mean {part.mean():.4g}"
-                    if data.ndim and len(data) > SAMPLE:
-                        line += f" (first {SAMPLE})"
-                yield line
-    except (OSError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not a readable HDF5 file ({error})") from error
+    with hdf5.results(path, "a readable HDF5 file") as file:
+        for name, value in sorted(file.attrs.items()):
+            yield f"{name}: {_plain(value)}"
+        for name in sorted(file):
+            data = hdf5.part(file, name)
+            shape = " x ".join(map(str, data.shape)) or "scalar"
+            line = f"{name}: {shape}, {data.dtype}"
+            part = data[:SAMPLE] if data.ndim else data[()]
+            if np.size(part) and np.issubdtype(data.dtype, np.number):
+                part = np.asarray(part, float)
+                line += f", {part.min():.4g} to {part.max():.4g}, mean {part.mean():.4g}"
+                if data.ndim and len(data) > SAMPLE:
+                    line += f" (first {SAMPLE})"
+            yield line
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,12 @@
 """Checkpoints: the two newest states of a training, refused when they belong to another one."""
 
+import fcntl
+import io
 import os
+import socket
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +19,13 @@ FORMAT = "mg-checkpoint-2"
 
 
 def read_torch(path: Path) -> Any:
-    """Read a file of `torch.save` without executing anything that it holds.
+    """Read a file of `write_torch` without executing anything that it holds.
 
     Raises:
         UserError: missing, damaged, or holding more than tensors and plain values.
     """
     try:
+        _verify(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
@@ -27,6 +34,85 @@ def read_torch(path: Path) -> Any:
         raise UserError(
             f"{path} is damaged or no file of mg ({reason[0]}); delete it and make it again"
         ) from error
+
+
+def write_torch(path: Path, content: Any) -> None:
+    """Write what `torch.save` makes of `content`, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    saved = _saved(content)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(saved)
+
+
+def _saved(content: Any) -> memoryview:
+    """What torch.save would write to a file; there it tells of a full disk in no way to catch."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getbuffer()
+
+
+def _verify(path: Path) -> None:
+    """Compare the checksums in the file, which torch.load ignores: flipped bits become weights."""
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("compressed")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} differs")
+
+
+@contextmanager
+def sole_training(output: Path, log: Callable[[str], None]) -> Iterator[bool]:
+    """Hold the folder of a training, so that two never write into it at once.
+
+    Where another process holds it, wait until that ends, however it ends. Gives whether it had to.
+    Of several processes of one training the first holds it for all.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield False
+        return
+    folder = output / "checkpoints"
+    try:
+        handle, waited = _lock(folder, log)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    try:
+        yield waited
+    finally:
+        with suppress(OSError):
+            (folder / "lock").unlink()
+        for unused in (folder, output):
+            with suppress(OSError):
+                unused.rmdir()
+        os.close(handle)
+
+
+def _lock(folder: Path, log: Callable[[str], None]) -> tuple[int, bool]:
+    waited = False
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "lock"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            log(f"{holder} is training into {folder.parent}; waiting until it ends")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            waited = True
+        except OSError as error:
+            log(f"two trainings into {folder.parent} would not notice each other: {error.strerror}")
+        try:
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                break
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # who held it took it away at the end
+    os.ftruncate(handle, 0)
+    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return handle, waited
 
 
 class Checkpoints:
@@ -44,8 +130,9 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`; the last checkpoint becomes the one to fall back to."""
+        content = _saved({"format": FORMAT, "settings": self.settings, **state})
         with atomic_path(self.newest) as temporary:
-            torch.save({"format": FORMAT, "settings": self.settings, **state}, temporary)
+            temporary.write_bytes(content)
             if self.newest.exists():
                 os.replace(self.newest, self.previous)
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,10 @@ from tqdm import tqdm
 
 from mg import networks, provenance
 from mg.errors import UserError
-from mg.files import atomic_path, write_json
+from mg.files import atomic_path, read_object, write_json
 from mg.networks.execution import accelerate
 from mg.training.board import Board
-from mg.training.checkpoint import Checkpoints
+from mg.training.checkpoint import Checkpoints, write_torch
 from mg.training.device import activation_type, device_name
 from mg.training.feed import Clutter, Epoch, Feed, Pair, for_testing, for_training
 from mg.training.objective import Objective, objective
@@ -151,20 +152,19 @@ def train(
     if not team.first:
         return
 
-    with atomic_path(output / "model.pt") as temporary:
-        torch.save(
-            {
-                "format": MODEL_FORMAT,
-                "network": network,
-                "dataset": dataset,
-                "options": options,
-                "label": label,
-                "seed": seed,
-                "preparation": train_feed.preparation(),
-                "state_dict": {k: v.cpu().contiguous() for k, v in model.state_dict().items()},
-            },
-            temporary,
-        )
+    write_torch(
+        output / "model.pt",
+        {
+            "format": MODEL_FORMAT,
+            "network": network,
+            "dataset": dataset,
+            "options": options,
+            "label": label,
+            "seed": seed,
+            "preparation": train_feed.preparation(),
+            "state_dict": {k: v.cpu().contiguous() for k, v in model.state_dict().items()},
+        },
+    )
     run.write_history(output / "history.csv")
     write_json(
         output / "run.json",
@@ -175,6 +175,7 @@ def train(
             "seed": seed,
             "settings": {"options": options, "recipe": recipe.as_dict()},
             "data": train_feed.facts,
+            "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
             "images": recipe.images,
             "train_examples": len(train_feed),
             "unreadable_images": unreadable,
@@ -215,6 +216,26 @@ def with_classes(
             f"the option classes is {options['classes']}, but the data have {len(classes)} classes"
         )
     return {**options, "classes": len(classes)}
+
+
+def is_finished(
+    network: str,
+    dataset: str,
+    options: dict[str, Any],
+    recipe: Recipe,
+    seed: int,
+    files: Sequence[Path],
+    output: Path,
+) -> bool:
+    """Whether `output` holds the results of this very training, newer than its data."""
+    try:
+        run = read_object(output / "run.json")  # written last
+        newer = all(path.stat().st_mtime <= (output / "run.json").stat().st_mtime for path in files)
+        found = [run[name] for name in ("network", "dataset", "seed", "settings")]
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+    settings = {"options": options, "recipe": recipe.as_dict()}
+    return newer and found == [network, dataset, seed, settings]
 
 
 @torch.no_grad()

@@ -1,0 +1,134 @@
+"""The command line in processes of their own, and the small run that faults are tried on."""
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+# Loaded once, before any fork.
+import mg.data.clutter
+import mg.evaluation.saliency
+import mg.networks.table
+import mg.report.claims
+import mg.report.figures
+import mg.report.networks
+import mg.report.show
+import mg.training.loop  # noqa: F401
+from mg import cli
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: exit status (negative: killed by that signal), both outputs."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line on standard error that a user sees of a mistake."""
+        assert "Traceback" not in self.err and self.code == 2, self.err
+        (line,) = self.err.strip().splitlines()
+        assert line.startswith("mg ") and "error:" in line
+        return line
+
+
+class Running:
+    """`mg` in a forked process: as `python -m mg`, without loading the libraries again.
+
+    `before` is called there first; it can take memory, disk or rights away.
+    """
+
+    def __init__(self, *arguments, before: Callable[[], None] = lambda: None) -> None:
+        self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        sys.stdout.flush(), sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 70
+        try:
+            os.dup2(self.out.fileno(), 1), os.dup2(self.err.fileno(), 2)
+            sys.stdout = os.fdopen(1, "w", closefd=False)
+            sys.stderr = os.fdopen(2, "w", closefd=False)
+            before()
+            cli.main([str(a) for a in arguments])
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code or 0)
+
+    def said(self, file: str = "err") -> str:
+        """What it has written to an output so far."""
+        handle = getattr(self, file).fileno()
+        return os.pread(handle, os.fstat(handle).st_size, 0).decode(errors="replace")
+
+    def wait_until_said(self, text: str) -> None:
+        """Come back when standard error holds `text`; it is an error if that never comes."""
+        end = time.monotonic() + 120
+        while text not in self.said():
+            assert os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            assert time.monotonic() < end, self.said()
+            time.sleep(0.01)
+
+    def end(self) -> Ended:
+        _, status = os.waitpid(self.pid, 0)
+        return Ended(os.waitstatus_to_exitcode(status), self.said("out"), self.said("err"))
+
+
+def run_mg(*arguments, before: Callable[[], None] = lambda: None) -> Ended:
+    return Running(*arguments, before=before).end()
+
+
+def command(*arguments) -> list[str]:
+    """`mg` as a command for a process that is to be killed."""
+    return [sys.executable, "-m", "mg", *map(str, arguments)]
+
+
+def checksums(*folders: Path) -> dict[Path, str]:
+    """The SHA-256 of every file below the folders."""
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+WIDTHS = '{"width": [4, 4]}'
+
+
+def train(run: Path, data: Path, *more) -> list:
+    """Arguments of a training of a second or two."""
+    return [
+        *("train", "--network", "pmg", "--task", "translation", "--options", WIDTHS),
+        *("--optimizer", "adamw", "--schedule", "one_cycle", "--learning-rate", "0.02"),
+        *("--epochs", "2", "--iterations", "4", "--batch", "8", "--threads", "1"),
+        *("--device", "cpu", "--train", data, "--output", run, *more),
+    ]
+
+
+def evaluate(run: Path) -> list:
+    return [
+        *("evaluate", "--model", run / "model.pt", "--data", run / "test.h5", "--threads", "1"),
+        *("--metrics", run / "metrics.json", "--predictions", run / "predictions.h5"),
+        *("--device", "cpu"),
+    ]
+
+
+def saliency(run: Path) -> list:
+    return [
+        *("saliency", "--model", run / "model.pt", "--data", run / "test.h5", "--threads", "1"),
+        *("--examples", "2", "--window", "8", "--stride", "8", "--output", run / "saliency.h5"),
+        *("--device", "cpu"),
+    ]
