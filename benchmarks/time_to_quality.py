@@ -1,0 +1,111 @@
+"""How many images does a recipe need to reach the quality of the paper's schedule?
+
+    python benchmarks/time_to_quality.py --train results/paper/data/segmentation/train.h5 \
+        --valid results/paper/data/segmentation/valid.h5 --output results/time-to-quality
+
+The paper's schedule is trained with every seed; the mean of its last validation mean IU is the
+goal. Then the fast recipe is trained in full (its rate falls to zero) with fewer and fewer images,
+until it misses the goal: a schedule that was cut short would say nothing. Quality is that of the
+validation split; the test set is not touched. What is in the output folder already is not trained
+again, so the same command goes on after an interruption. Made for a GPU; not run at the paper's
+size yet.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg.files import read_json  # noqa: E402
+from mg.training.device import choose_device  # noqa: E402
+from mg.training.loop import train  # noqa: E402
+from mg.training.recipe import Recipe  # noqa: E402
+
+PAPER = Recipe()
+FAST = Recipe(
+    "adamw", "one_cycle", 0.01, epochs=20, batch=64, precision="auto", output_prior=True
+)  # fmt: skip
+
+
+def quality(settings: argparse.Namespace, name: str, recipe: Recipe) -> tuple[list[float], float]:
+    """Last validation mean IU of every seed, and mean seconds of a training."""
+    reached, seconds = [], []
+    for seed in range(settings.seeds):
+        output = settings.output / name / f"seed{seed}"
+        if not (output / "run.json").exists():
+            train(
+                settings.network,
+                settings.task,
+                settings.options,
+                recipe,
+                seed,
+                [settings.train],
+                settings.valid,
+                output,
+                choose_device(settings.device),
+                threads=settings.threads,
+                log=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+        with open(output / "history.csv", newline="") as file:
+            reached.append(float(list(csv.DictReader(file))[-1]["valid_mean_iu"]))
+        seconds.append(read_json(output / "run.json")["seconds"])
+    return reached, mean(seconds)
+
+
+def line(name: str, recipe: Recipe, reached: list[float], seconds: float) -> None:
+    spread = f" ± {stdev(reached):.4f}" if len(reached) > 1 else ""
+    each = ", ".join(f"{value:.4f}" for value in reached)
+    print(
+        f"| {name} | {recipe.images:,} | {seconds:.0f} | {mean(reached):.4f}{spread} ({each}) |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=Path, required=True, help="HDF5 file to train on")
+    parser.add_argument("--valid", type=Path, required=True, help="HDF5 file to measure on")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the trainings")
+    parser.add_argument("--task", default="segmentation")
+    parser.add_argument("--network", default="r_pmg")
+    parser.add_argument("--options", type=json.loads, default={}, help="the network's, as JSON")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=PAPER.epochs, help="of the paper's schedule")
+    parser.add_argument("--iterations", type=int, default=PAPER.iterations, help="per epoch")
+    parser.add_argument("--batch", type=int, default=PAPER.batch)
+    parser.add_argument("--least", type=int, default=16, help="smallest part tried is 1 / this")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    settings = parser.parse_args()
+
+    amount = {"iterations": settings.iterations, "batch": settings.batch}
+    paper = replace(PAPER, epochs=settings.epochs, **amount)
+    print(
+        "| recipe | images | seconds | last validation mean IU (of each seed) |\n|---|---|---|---|"
+    )
+    goal, seconds = quality(settings, "paper", paper)
+    line("paper", paper, goal, seconds)
+    part, best = 2, None
+    while part <= settings.least:
+        fast = replace(FAST, epochs=max(1, settings.epochs // part), **amount)
+        reached, seconds = quality(settings, f"fast-{part}", fast)
+        line(f"fast, 1/{part}", fast, reached, seconds)
+        if mean(reached) < mean(goal):
+            break
+        part, best = part * 2, fast
+    if best:
+        print(
+            f"\nThe goal of {mean(goal):.4f} was reached with {best.images:,} images, "
+            f"1/{paper.images / best.images:.1f} of the paper's."
+        )
+    else:
+        print(f"\nThe goal of {mean(goal):.4f} was not reached with fewer images.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The benchmarks run and print their tables, on a few small images."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def printed(name, *arguments):
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    one_core = min(os.sched_getaffinity(0))  # threads that wait for one another take long here
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, [one_core]),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(text, start):
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith(f"| {start}")
+    ]
+
+
+def test_training_is_measured_against_floor_and_baseline():
+    small = ("--canvas", 16, "--batch", 2, "--seconds", 0.01, "--rounds", 1, "--device", "cpu")
+    text = printed("training.py", "--networks", "pmg", *small)
+    costs, measured = rows(text, "pmg")
+    assert costs[1] == "38,094" and float(costs[5].replace(",", "")) > 0
+    baseline, ours, ratio = (float(cell.replace(",", "")) for cell in measured[1:4])
+    assert baseline > 0 and ours > 0 and 0.1 < ratio < 10
+    assert len(rows(text, "+")) >= 3  # the tricks, one by one
+
+
+def test_trainings_side_by_side_are_counted_together():
+    small = ("--canvas", 16, "--batch", 2, "--seconds", 0.05, "--rounds", 1, "--device", "cpu")
+    (row,) = rows(printed("training.py", "--networks", "pmg", "--side-by-side", *small), "pmg")
+    assert all(float(cell.replace(",", "")) > 0 for cell in row[1:]) and len(row) == 4
+
+
+def test_time_to_quality_goes_down_until_the_goal_is_missed(tiny, tmp_path):
+    arguments = (
+        *("--train", tiny / "train.h5", "--valid", tiny / "valid.h5", "--output", tmp_path / "out"),
+        *("--task", "translation", "--network", "pmg", "--options", '{"width": [4, 4]}'),
+        *("--seeds", 1, "--epochs", 4, "--iterations", 4, "--batch", 8, "--least", 2),
+        *("--device", "cpu", "--threads", 1),
+    )
+    text = printed("time_to_quality.py", *arguments)
+    (paper,), (fast,) = rows(text, "paper"), rows(text, "fast")
+    assert (paper[1], fast[1]) == ("128", "64")
+    assert ("was reached with" in text) == (float(fast[3].split()[0]) >= float(paper[3].split()[0]))
+    assert printed("time_to_quality.py", *arguments) == text  # nothing is trained again
