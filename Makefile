@@ -25,7 +25,7 @@ test-slurm: .venv/ready-dev  ## Run the tests on a SLURM cluster of one node (ro
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-slurm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mg.pth"
 	.venv-slurm/bin/pip install --quiet --disable-pip-version-check -r envs/requirements-slurm.txt
-	trap tests/slurm/stop.sh EXIT; PYTHONPATH=$(CURDIR) .venv-slurm/bin/python -m pytest -m slurm
+	trap tests/slurm/stop.sh EXIT; PYTHONPATH=$(CURDIR) .venv-slurm/bin/python -m pytest -m slurm tests/test_slurm.py
 
 slurm: .venv/ready  ## Set up .venv/ for a SLURM cluster: see README.md
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-slurm.txt

@@ -62,7 +62,7 @@ def jobs() -> list[dict[str, str]]:
 
 def half_way(directory: Path, networks: set[str]) -> tuple[str, str]:
     """Wait until a training of one of `networks` has done an epoch: its network and its job."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 1800
     while time.monotonic() < end:
         for job in jobs():
             for network in networks:
