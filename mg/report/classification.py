@@ -16,8 +16,8 @@ TEN_CROPS = ("top1_error_10crop", "top5_error_10crop")
 COSTS = ("params", "macs", "train_images", "train_seconds", "device")
 # What the authors call the errors that they printed.
 PUBLISHED = {
-    "top1_error": ("top1_error_percent", "top1_error_single_crop_percent"),
-    "top1_error_10crop": ("top1_error_10crop_percent",),
+    "top1_error": ("top-1 error (%)", "top-1 error, one crop (%)"),
+    "top1_error_10crop": ("top-1 error, 10 crops (%)",),
 }
 NOTES = (
     "top-1, top-5: share of test images whose class is not ranked first, or not among the first "

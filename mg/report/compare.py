@@ -1,7 +1,7 @@
 """Two runs of the workflow side by side: which numbers differ by more than seeds explain."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from mg.errors import UserError
+from mg.metrics import CLASS_MEASURES
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import UNDEFINED, spread
 from mg.report.tables import MEASURES, Summary, read_metrics, summarise
@@ -69,7 +70,7 @@ def summaries(run: Path) -> dict[tuple[str, str], Summary]:
     paths = sorted((run / "models").glob("*/*/seed*/metrics.json"))
     if not paths:
         raise UserError(f"{run / 'models'} holds no metrics.json; evaluate a model first")
-    return {(s.dataset, s.network): s for s in summarise(read_metrics(paths))}
+    return {(s.dataset, s.network): s for s in summarise(read_metrics(paths, ()))}
 
 
 def compare(ours: dict, theirs: dict) -> list[Line]:
@@ -87,8 +88,14 @@ def compare(ours: dict, theirs: dict) -> list[Line]:
     return [
         _line(*key, measure, ours.get(key), theirs.get(key))
         for key in ordered
-        for measure in MEASURES
+        for measure in _measures([s for s in (ours.get(key), theirs.get(key)) if s is not None])
     ]
+
+
+def _measures(summaries: list[Summary]) -> Sequence[str]:
+    """What the records hold: measures of pixels or of classes."""
+    classes = any("top1_error" in record for s in summaries for record in s.records)
+    return CLASS_MEASURES if classes else MEASURES
 
 
 def _line(

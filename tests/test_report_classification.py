@@ -1,0 +1,105 @@
+"""The table of classifiers: the authors' numbers beside ours, and only where they belong."""
+
+import csv
+import json
+
+import pytest
+
+from mg.errors import UserError
+from mg.report.classification import write_table
+
+
+def record(path, network, options, seed=0, dataset="cifar100", **changes):
+    content = {
+        "dataset": dataset,
+        "network": changes.pop("label", network),
+        "seed": seed,
+        "top1_error": 0.30,
+        "top5_error": 0.10,
+        "cross_entropy": 1.25,
+        "params": 20_461_220,
+        "macs": 394_510_000,
+        "train_images": 7_680_000,
+        "train_seconds": 100.0,
+        "device": "a card",
+        "commit": "abc",
+        "date": "2026-01-01T00:00:00+00:00",
+        "test_images": 10_000,
+        "architecture": network,
+        "settings": {"network": options, "training": None, "test": {"canvas": 32}},
+        **changes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def table(tmp_path, paths, tasks=("cifar100",), **settings):
+    prefix = tmp_path / "classification"
+    write_table(paths, prefix=prefix, tasks=tasks, run="test", **settings)
+    with open(f"{prefix}_aggregated.csv", newline="") as file:
+        return list(csv.DictReader(file)), (tmp_path / "classification.md").read_text()
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    """MG-11: 28.39 % error, 20.46 M parameters, 391.88 M multiply-adds of {512, 256}."""
+    options = {"n_layer": 2, "initialisation": "released"}
+    paths = [
+        record(tmp_path / "a.json", "mg", options, label="mg_2"),
+        record(tmp_path / "b.json", "mg", options, 1, label="mg_2", top1_error=0.32),
+    ]
+    (row,), text = table(tmp_path, paths)
+    assert row["published_as"] == "MG-11" and row["seeds"] == "2"
+    assert float(row["top1_error_mean"]) == pytest.approx(0.31)
+    assert float(row["published_top1_error_percent"]) == 28.39
+    assert float(row["top1_error_difference_points"]) == pytest.approx(31 - 28.39)
+    assert float(row["published_params_M"]) == 20.46
+    assert abs(float(row["params_difference_percent"])) < 0.05
+    assert float(row["published_macs_M"]) == 391.88
+    assert abs(float(row["macs_512_256_difference_percent"])) < 0.005  # counted, not copied
+    assert int(row["macs_512_256"]) == pytest.approx(391.88e6, rel=5e-5)
+    assert "31.00 ± 1.41" in text and "28.39" in text and "MG-11" in text
+    assert "{512, 256}" in text and "394.51" in text
+
+
+def test_other_widths_are_no_published_network(tmp_path):
+    options = {"n_layer": 2, "width": [[8, 4, 2]] * 4 + [[8, 4]]}
+    (row,), text = table(tmp_path, [record(tmp_path / "a.json", "mg", options)])
+    assert row["published_as"] == "" and row["published_top1_error_percent"] == ""
+    assert "published" not in text.split("\n\n")[1]
+
+
+def test_imagenet_has_two_errors(tmp_path):
+    path = record(
+        tmp_path / "a.json", "r_mg", {"depth": 34}, dataset="imagenet", label="r_mg_34",
+        params=32_899_176, macs=5_760_300_000, top1_error=0.25, top1_error_10crop=0.23,
+        top5_error_10crop=0.07,
+    )  # fmt: skip
+    (row,), text = table(tmp_path, [path], ["imagenet"])
+    assert (row["published_as"], row["published_top1_error_percent"]) == ("R-MG-34", "24.51")
+    assert float(row["published_top1_error_10crop_percent"]) == 22.42
+    assert float(row["top1_error_10crop_difference_points"]) == pytest.approx(23 - 22.42)
+    assert "ten crops" in text and "22.42" in text
+
+
+def test_missing_runs_are_shown_as_missing(tmp_path):
+    paths = [record(tmp_path / "a.json", "mg", {"n_layer": 1}, label="mg_1")]
+    rows, text = table(tmp_path, paths, expected=[("mg_1", 0), ("mg_1", 1), ("vgg_1", 0)])
+    assert [(row["network"], row["seeds"]) for row in rows] == [("mg_1", "1"), ("vgg_1", "0")]
+    assert rows[1]["top1_error_mean"] == "" and "1, 1 missing" in text
+    with open(tmp_path / "classification.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert [(r["network"], r["seed"], r["top1_error"]) for r in runs] == [
+        ("mg_1", "0", "0.3"),
+        ("mg_1", "1", ""),
+        ("vgg_1", "0", ""),
+    ]
+
+
+def test_metrics_of_pixels_are_refused(tmp_path):
+    path = record(tmp_path / "a.json", "mg", {})
+    content = json.loads(path.read_text())
+    del content["top1_error"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no valid entry 'top1_error'"):
+        table(tmp_path, [path])
