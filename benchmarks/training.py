@@ -238,7 +238,11 @@ def compare(trainings: list[Training], seconds: float, rounds: int) -> list[tupl
     clock = clock_of(trainings[0].device)
     for training in trainings:
         training.run(5)
-    rates = [[training.rate(seconds, clock) for training in trainings] for _ in range(rounds)]
+    rates = []
+    for turn in range(rounds):  # each time another one begins: what drifts, drifts for all
+        order = [(turn + i) % len(trainings) for i in range(len(trainings))]
+        found = {i: trainings[i].rate(seconds, clock) for i in order}
+        rates.append([found[i] for i in range(len(trainings))])
     return [
         (median(column), median(rate / turn[0] for rate, turn in zip(column, rates, strict=True)))
         for column in zip(*rates, strict=True)
@@ -293,8 +297,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1, help="of the processor")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one turn")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of one turn")
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--side-by-side", action="store_true", help="several trainings at once")
     parser.add_argument("--one", help=argparse.SUPPRESS)

@@ -127,3 +127,16 @@ def test_nothing_to_compare_is_an_error(copy, tmp_path):
     shutil.copytree(copy, tmp_path / "runs" / "b")
     with pytest.raises(UserError, match="holds several runs"):
         compare.report(copy, tmp_path / "runs")
+
+
+def test_classifiers_are_compared_by_their_errors(tmp_path):
+    (folder,) = REFERENCE.glob("cifar-*")
+    text, differs = compare.report(folder, REFERENCE)
+    assert not differs and "top1_error" in text and "mean_iu" not in text
+
+
+def test_a_damaged_record_is_refused_in_one_line(copy):
+    path = copy / "models/translation/pmg/seed0/metrics.json"
+    path.write_text(json.dumps({"dataset": "translation", "network": "pmg", "seed": 0}))
+    with pytest.raises(UserError, match="no valid entry"):
+        compare.report(copy, REFERENCE)
