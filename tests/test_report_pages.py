@@ -91,6 +91,24 @@ def test_an_overview_of_nothing_says_so(folder):
     assert "None of the claims concerns what was run" in text
 
 
+def test_classifiers_are_ranked_by_their_error(tmp_path):
+    paths = []
+    for network, errors in (("vgg", (0.4, 0.41)), ("r_mg", (0.3, 0.31))):
+        for seed, error in enumerate(errors):
+            content = record("cifar100", network, seed, settings={"test": {"task": "cifar100"}})
+            for key in ("mean_iu", "mean_acc", "recall", "image_iu", "bce", "per_class_iu"):
+                del content[key]
+            content |= {"top1_error": error, "top5_error": 0.1, "cross_entropy": 1.2}
+            paths.append(tmp_path / f"{network}{seed}.json")
+            paths[-1].write_text(json.dumps(content))
+    pages.write_overview(paths, tmp_path / "overview.html", run="classes")
+    text = (tmp_path / "overview.html").read_text()
+    assert "top-1 error, % ↓" in text and "mean IU" not in text
+    assert re.search(r'<td class="n best"[^>]*>30.50 ± 0.71</td>', text)
+    assert re.search(r'<td class="n"[^>]*>40.50 ± 0.71</td>', text)
+    assert "None of the claims concerns what was run" in text
+
+
 def test_what_cannot_be_shown_is_refused(folder):
     with pytest.raises(UserError, match="absent.svg"):
         overview(folder, figures=[folder / "absent.svg"])

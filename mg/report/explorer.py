@@ -63,7 +63,7 @@ def write_explorer(
         ],
         "levels": figures.LEVELS,
         "digits": style.DIGITS,
-        "errors": figures.ERRORS,
+        "errors": list(figures.ERRORS.items()),
     }
     title = f"Explore run {run}" if run else "Explore a run"
     write_text(output, render.fill("explorer.html", title=title, content=content))

@@ -58,7 +58,7 @@ function agreement(output, truth) {
 
 const rgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
 const digits = content.digits.map(rgb);
-const errors = Object.fromEntries(Object.entries(content.errors).map(([k, v]) => [k, rgb(v)]));
+const errors = Object.fromEntries(content.errors.map(([name, colour]) => [name, rgb(colour)]));
 
 // hue in degrees, saturation and value in [0, 1].
 function hsv(hue, saturation, value) {
@@ -187,8 +187,10 @@ function show(task, arrays) {
       : mapped ? "The answers. Pick one of the seven points to see where an answer comes from."
         : "The answers. There are no saliency maps of this image.";
   find("key").replaceChildren(...many ? [
+    element("b", { textContent: "digits" }),
     ...chips(content.digits.map((colour, digit) => [digit, colour])),
-    ...chips(Object.entries(content.errors)),
+    element("b", { textContent: "errors" }),
+    ...chips(content.errors),
   ] : []);
 
   const cards = [
