@@ -289,6 +289,11 @@ def table(heading: list[str], rows: list[list[str]]) -> None:
     sys.stdout.flush()
 
 
+def shown(rate: float) -> str:
+    """Images per second."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
@@ -350,7 +355,7 @@ def main() -> None:
             [
                 *(name, f"{c.parameters:,}", f"{c.multiply_adds / 1e6:.1f}"),
                 *(f"{c.operations / 1e6:.1f}", f"{(c.elements * 4 + c.weight_bytes) / 1e6:.2f}"),
-                *(f"{limits[name][kind]:,.0f}" for kind in kinds),
+                *(shown(limits[name][kind]) for kind in kinds),
             ]
             for name, c in costs.items()
         ],
@@ -365,7 +370,7 @@ def main() -> None:
         ["network", "baseline, images/s", "ours, images/s", "ratio", "of peak", "of floor"],
         [
             [
-                *(name, f"{found[0][0]:,.0f}", f"{found[mine][0]:,.0f}", f"{found[mine][1]:.2f}"),
+                *(name, shown(found[0][0]), shown(found[mine][0]), f"{found[mine][1]:.2f}"),
                 f"{found[mine][0] * costs[name].operations / peaks[ours.activations]:.0%}",
                 f"{found[mine][0] / limits[name][ours.activations]:.0%}",
             ]
@@ -396,10 +401,7 @@ def report_side_by_side(
     heading = [f"{p} x {t} thread{'s' if t > 1 else ''}" for p, t in cases]
     table(
         ["network, images/s of all together", *heading],
-        [
-            [n, *(f"{side_by_side(passed, n, p, t):,.0f}" for p, t in cases)]
-            for n in settings.networks
-        ],
+        [[n, *(shown(side_by_side(passed, n, p, t)) for p, t in cases)] for n in settings.networks],
     )
 
 
