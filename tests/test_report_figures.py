@@ -125,6 +125,28 @@ def test_figure(name, run, tmp_path, monkeypatch):
     assert not re.search(r"(src|href)=\"(?!#|data:)", svg)
 
 
+def test_all_transformations_stand_beside_the_single_ones(tmp_path):
+    data, predictions = [], []
+    for task in ("rotation", "spatial_transform", "translation"):
+        data.append(save_data(tmp_path / f"{task}.h5", task, n=6))
+        model = save_model(tmp_path / f"{task}.pt", task, label="pmg", seed=0)
+        predictions.append(tmp_path / f"{task}-predictions.h5")
+        evaluate(
+            model,
+            data[-1],
+            metrics_path=tmp_path / f"{task}.json",
+            predictions_path=predictions[-1],
+        )
+    both = figures.spatial_panel(data, predictions, tmp_path / "both", count=2)
+    assert "Left: all transformations at once" in both
+    svg = (tmp_path / "both.svg").read_text()
+    # Two blocks of input, truth and PMG: four rows at once, and two of each single task.
+    assert svg.count("<image") == 2 * 3 * 4 and svg.count(">PMG<") == 2
+    single = figures.spatial_panel(data[2:], predictions[2:], tmp_path / "single", count=2)
+    assert "Left" not in single
+    assert (tmp_path / "single.svg").read_text().count("<image") == 3 * 2
+
+
 def test_the_same_results_give_the_same_files(run, tmp_path):
     for prefix in ("a", "b"):
         DRAWN["quality_against_cost"](run, tmp_path / prefix)
