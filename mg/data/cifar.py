@@ -46,6 +46,7 @@ SOURCES = ("https://www.cs.toronto.edu/~kriz/",)
 AS_IS = "as-is"  # the source of those who put an archive of their own in place
 DIGITS = "mnist:"  # and a folder of MNIST: its digits are written as an archive
 PREPARATIONS = ("plain", "whitened")
+_PART = 1000  # images that are prepared at once
 BORDER = 4  # pixels around a plain image that a training crop may reach into
 
 
@@ -541,11 +542,15 @@ def global_contrast_normalise(x: Tensor, scale: float = 55.0) -> Tensor:
 def zca(x: Tensor, bias: float = 0.1) -> tuple[Tensor, Tensor]:
     """The mean (D,) of `x` (N, D), and the symmetric matrix (D, D) that whitens what is less it.
 
-    `bias` is added to the variances; directions of little variance are mostly noise.
+    `bias` is added to the variances; directions of little variance are mostly noise. Computed in
+    float64, a part of `x` at a time: as a whole CIFAR would take gigabytes.
     """
-    mean = x.mean(0)
-    centred = x - mean
-    covariance = centred.T @ centred / len(x)
+    mean = x.mean(0, dtype=torch.float64)
+    covariance = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    for part in x.split(_PART):
+        centred = part - mean
+        covariance.addmm_(centred.T, centred)
+    covariance /= len(x)
     covariance.diagonal().add_(bias)
     values, vectors = torch.linalg.eigh(covariance)
     return mean, (vectors * values.rsqrt()) @ vectors.T
@@ -570,16 +575,19 @@ class Preparation:
         """The preparation for training on `images` (N, 3, H, W) uint8.
 
         Computed on the processor, so that every process and every resumed training has the same.
-        Whitening takes up to half a minute at 3x32x32.
+        Whitening 50,000 images of 3x32x32 takes a minute on one core.
         """
         x = torch.from_numpy(images)
         if kind == "plain":
-            count = x.numel() // 3
-            mean = torch.stack([c.sum(dtype=torch.float64) for c in x.unbind(1)]) / count / 255
-            square = torch.stack([c.double().square().sum() for c in x.unbind(1)]) / count / 255**2
+            sums = sum(
+                torch.stack([part.double().sum((0, 2, 3)), part.double().square().sum((0, 2, 3))])
+                for part in x.split(_PART)
+            )
+            mean, square = sums / (x.numel() // 3) / torch.tensor([[255.0], [255.0**2]])
             std = (square - mean**2).clamp(min=1e-12).sqrt()
             return cls(kind, mean.float().view(3, 1, 1), (1 / std).float().view(3, 1, 1))
-        mean, matrix = zca(global_contrast_normalise(x.flatten(1).float()).double())
+        parts = (part.flatten(1).float() for part in x.split(_PART))
+        mean, matrix = zca(torch.cat([global_contrast_normalise(part) for part in parts]))
         return cls(kind, mean.float(), matrix.float())
 
     @classmethod

@@ -211,7 +211,9 @@ class Images(DeviceFeed):
             fitted = cifar.Preparation.fit(preparation, images).to(device)
         else:
             fitted = cifar.Preparation.of(preparation).to(device)
-        x = torch.cat([fitted.apply(part.to(device)) for part in torch.tensor(images).split(1000)])
+        x = torch.cat(
+            [fitted.apply(part.to(device)) for part in torch.from_numpy(images).split(1000)]
+        )
         y = torch.from_numpy(np.concatenate([part.y for part in parts]).astype(np.int64))
         facts = [_facts(part, IMAGE_FACTS) | {"preparation": fitted.kind} for part in parts]
         classes = parts[0].attributes["classes"]
