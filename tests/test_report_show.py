@@ -1,9 +1,11 @@
 """`show` on every kind of file that a run leaves behind, whole and damaged."""
 
+import numpy as np
 import pytest
 import torch
 from test_evaluation_predict import save_data, save_model
 
+from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
@@ -88,3 +90,13 @@ def test_what_is_not_ours_is_refused(run, tmp_path):
         show(tmp_path / "list.pt")
     with pytest.raises(UserError, match="readable HDF5"):
         show_images(run / "segmentation.json", tmp_path / "image")
+
+
+def test_files_of_classifiers_are_described_not_drawn(tmp_path):
+    x = np.zeros((4, 3, 32, 32), np.uint8)
+    attributes = {"task": "cifar10", "split": "test", "canvas": 32, "classes": ["cat", "dog"]}
+    path = tmp_path / "test.h5"
+    hdf5.write(path, [(x, np.arange(4))], attributes, layout=hdf5.IMAGES)
+    assert "x: 4 x 3 x 32 x 32, uint8" in show(path)
+    with pytest.raises(UserError, match="of a classifier"):
+        show_images(path, tmp_path / "sheet")

@@ -44,6 +44,9 @@ def show_images(path: str | os.PathLike, prefix: str | os.PathLike, count: int =
 
     with hdf5.results(path, "a readable HDF5 file") as file:
         names = set(file)
+        classes = "classes" in file.attrs
+    if classes:
+        raise UserError(f"{path} is of a classifier; only images of the MNIST tasks are drawn")
     if {"x", "y"} <= names:
         figures.dataset_sheet([path], prefix, count)
     elif "prediction" in names:
