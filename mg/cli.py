@@ -317,9 +317,9 @@ def _train(commands) -> None:
     )
     parser.add_argument(
         "--execution",
-        default="auto",
-        help="of a step: eager, graph (recorded once and replayed, on CUDA), compiled "
-        "(torch.compile, takes minutes to start), or auto: graph on CUDA, else eager",
+        default="eager",
+        help="of a step: eager, graph (recorded once and replayed, on CUDA) or compiled "
+        "(torch.compile, takes minutes to start)",
     )
     parser.add_argument(
         "--tensorboard", type=Path, help="folder for TensorBoard's files, if it is installed"

@@ -14,6 +14,8 @@ NETWORKS = {
     "resnet": "RES",
     "mg": "MG",
     "r_mg": "R-MG",
+    "p_mg": "P-MG",
+    "pr_mg": "PR-MG",
     "r_pmg_seg": "PR-MG-SEG",
 }
 

@@ -57,7 +57,7 @@ def train(
     preparation: str = "whitened",
     workers: int = 0,
     checkpoint_seconds: float = 60,
-    execution: str = "auto",
+    execution: str = "eager",
     tensorboard: Path | None = None,
     team: Team = ALONE,
     log: Callable[[str], None] = print,

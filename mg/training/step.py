@@ -16,7 +16,7 @@ from mg.errors import UserError
 from mg.training.feed import Pair
 from mg.training.team import Team
 
-EXECUTIONS = ("auto", "eager", "graph", "compiled")
+EXECUTIONS = ("eager", "graph", "compiled")
 
 
 class Step:
@@ -196,8 +196,7 @@ class GraphStep:
 def build_step(execution: str, team: Team, log: Callable[[str], None], *args) -> Step | GraphStep:
     """The step for an `execution`, one of `EXECUTIONS`; `args` are those of `Step`.
 
-    `auto` is `graph` on a CUDA device and `eager` elsewhere, and wherever several processes train
-    together; `compiled` is recorded too on CUDA.
+    `compiled` is recorded too on CUDA. Several processes that train together are `eager`.
 
     Raises:
         UserError: an execution that is unknown, or not possible here.
@@ -205,14 +204,14 @@ def build_step(execution: str, team: Team, log: Callable[[str], None], *args) ->
     if execution not in EXECUTIONS:
         raise UserError(f"execution is {execution!r}; choose {' or '.join(EXECUTIONS)}")
     if team.world > 1:
-        if execution in ("graph", "compiled"):
-            raise UserError(f"execution {execution} is for one process; use auto or eager")
+        if execution != "eager":
+            raise UserError(f"execution {execution} is for one process; use eager")
         return TeamStep(*args)
     step = CompiledStep(*args, log=log) if execution == "compiled" else Step(*args)
     if step.device.type == "cuda" and execution != "eager":
         return GraphStep(step, log)
     if execution == "graph":
-        raise UserError("execution graph needs a CUDA device; use auto or eager")
+        raise UserError("execution graph needs a CUDA device; use eager")
     return step
 
 

@@ -17,6 +17,7 @@ rule train:
     resources:
         gpu=min(1, gpus()),
         device="auto",
+        execution="eager",
         mem_mb=train_memory,
         runtime=train_minutes,
     params:
@@ -47,4 +48,4 @@ rule train:
         " --precision {params.precision:q} {params.output_prior:q} --epochs {params.epochs:q} --iterations {params.iterations:q}"
         " --batch {params.batch:q} --accumulate {params.accumulate:q}"
         " --preparation {params.preparation:q} --workers {threads}"
-        " --device {resources.device:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
+        " --device {resources.device:q} --execution {resources.execution:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
