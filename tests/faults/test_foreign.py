@@ -1,0 +1,294 @@
+"""Files made to do harm: refused, never executed, and nothing large is allocated for them."""
+
+import io
+import os
+import pickle
+import resource
+import shutil
+import tarfile
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from processes import evaluate, run_mg, saliency, train
+
+from mg.data import cifar, hdf5, mnist
+from mg.data.download import SourceError
+from mg.errors import UserError
+from mg.files import read_json
+from mg.training.checkpoint import read_torch
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    run = tmp_path / "translation/pmg/seed0"
+    shutil.copytree(whole, run)
+    return run
+
+
+class Executed:
+    """A pickle that makes a folder when it is read."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.folder,))
+
+
+def with_little_memory():
+    """300 MB more than the process has: a declared size of gigabytes would show."""
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + 300_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+PICKLES = {
+    "torch.save": lambda path, evil: torch.save({"format": "mg-model-1", "network": evil}, path),
+    "bare pickle": lambda path, evil: path.write_bytes(pickle.dumps(evil)),
+    "zip": lambda path, evil: zipfile.ZipFile(path, "w").writestr(
+        "archive/data.pkl", pickle.dumps(evil)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_malicious_model_is_refused(copy, tmp_path, kind):
+    PICKLES[kind](copy / "model.pt", Executed(tmp_path / "executed"))
+    for command in (evaluate(copy), saliency(copy), ["show", copy / "model.pt"]):
+        assert "model.pt" in run_mg(*command).line
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_malicious_checkpoint_is_passed_over(copy, tmp_path, kind):
+    folder = tmp_path / "run/checkpoints"
+    folder.mkdir(parents=True)
+    PICKLES[kind](folder / "checkpoint.pt", Executed(tmp_path / "executed"))
+    ended = run_mg(*train(tmp_path / "run", copy / "train.h5"))
+    assert ended.code == 0 and "ignored" in ended.err
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("options", [{"width": [60000, 60000]}, {"n_layer": 10**9}])
+def test_a_model_that_declares_a_gigantic_network_takes_no_memory(copy, options):
+    content = torch.load(copy / "model.pt", weights_only=True)
+    torch.save({**content, "options": options}, copy / "model.pt")
+    assert "model.pt" in run_mg(*evaluate(copy), before=with_little_memory).line
+
+
+def linked(kind):
+    def change(file, name):
+        del file[name]
+        file[name] = kind
+
+    return change
+
+
+def virtual(file, name):
+    layout = h5py.VirtualLayout(file[name].shape, file[name].dtype)
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", file[name].shape)
+    del file[name]
+    file.create_virtual_dataset(name, layout)
+
+
+def external(file, name):
+    shape, kind = file[name].shape, file[name].dtype
+    del file[name]
+    file.create_dataset(name, shape, kind, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def gigantic(file, name):
+    shape, kind = file[name].shape, file[name].dtype
+    del file[name]
+    chunks = (1, *shape[1:])
+    file.create_dataset(name, (2**34, *shape[1:]), kind, chunks=chunks, compression="gzip")
+
+
+HARM = {
+    "external link": linked(h5py.ExternalLink("/etc/passwd", "/x")),
+    "soft link": linked(h5py.SoftLink("/nowhere")),
+    "virtual": virtual,
+    "external storage": external,
+    "gigantic": gigantic,
+    "a group": lambda file, name: (file.pop(name), file.create_group(name)),
+}
+PLACES = {
+    "data": ("test.h5", "x", evaluate),
+    "predictions": (
+        "predictions.h5",
+        "prediction",
+        lambda run: [
+            *("figure", "spatial", "--data", run / "test.h5", "--output", run / "f"),
+            *("--predictions", run / "predictions.h5"),
+        ],
+    ),
+    "maps": (
+        "saliency.h5",
+        "map",
+        lambda run: [
+            "figure",
+            "saliency",
+            "--saliency",
+            run / "saliency.h5",
+            "--output",
+            run / "f",
+        ],
+    ),
+    "shown": ("saliency.h5", "map", lambda run: ["show", run / "saliency.h5"]),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("place", PLACES)
+def test_hdf5_that_points_elsewhere_or_swells_is_refused(copy, place, harm):
+    name, data, command = PLACES[place]
+    with h5py.File(copy / name, "r+") as file:
+        HARM[harm](file, data)
+    ended = run_mg(*command(copy), before=with_little_memory)
+    assert name in ended.line and data in ended.line
+    assert not list(copy.glob("f.*"))
+
+
+def tar(path, members):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_an_archive_that_climbs_out_writes_nothing(tmp_path):
+    (tmp_path / "a").mkdir()
+    members = [("../../outside", b"x"), ("/tmp/mg-outside", b"x")]
+    path = tar(tmp_path / "a/b.tgz", members)
+    with pytest.raises(SourceError, match="has no"):
+        for _, pieces in mnist._from_archive(path, list(mnist.SHA256)):
+            b"".join(pieces)
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "b.tgz"]
+    assert not os.path.exists("/tmp/mg-outside")
+
+
+# ------------------------------------------------------------------------ anything at all
+
+quick = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+REFUSED = (UserError, SourceError)
+
+
+def refused_or_read(read, *arguments):
+    """Only our own errors, in one line."""
+    try:
+        return read(*arguments)
+    except REFUSED as error:
+        assert "\n" not in str(error)
+
+
+def changed(content, changes):
+    """Some bytes of the content replaced, or the content cut."""
+    content = bytearray(content)
+    for place, byte in changes:
+        if byte is None:
+            del content[place % (len(content) + 1) :]
+        elif content:
+            content[place % len(content)] = byte
+    return bytes(content)
+
+
+changes = st.lists(
+    st.tuples(st.integers(0, 2**20), st.one_of(st.integers(0, 255), st.none())), max_size=4
+)
+
+
+@quick
+@given(st.one_of(st.binary(max_size=60), changes))
+def test_any_idx_file(tmp_path, what):
+    sound = b"\0\0\x08\x03" + np.array([2, 28, 28], ">u4").tobytes() + bytes(2 * 28 * 28)
+    (tmp_path / "idx").write_bytes(what if isinstance(what, bytes) else changed(sound, what))
+    refused_or_read(mnist._read_idx, tmp_path / "idx")
+
+
+@quick
+@given(changes)
+def test_any_data_set(tmp_path, whole, what):
+    (tmp_path / "set.h5").write_bytes(changed((whole / "test.h5").read_bytes(), what))
+    refused_or_read(hdf5.load, tmp_path / "set.h5")
+
+
+@quick
+@given(changes)
+def test_any_maps(tmp_path, whole, what):
+    from mg.evaluation.saliency import read
+
+    (tmp_path / "saliency.h5").write_bytes(changed((whole / "saliency.h5").read_bytes(), what))
+    refused_or_read(read, tmp_path / "saliency.h5")
+
+
+@quick
+@given(
+    st.dictionaries(
+        st.sampled_from(["task", "split", "format", "seed", "canvas", "mode"]),
+        st.one_of(st.integers(-(2**31), 2**31), st.floats(), st.text(max_size=5).filter(
+            lambda text: "\0" not in text), st.lists(st.integers(0, 9), max_size=3)),
+    )
+)  # fmt: skip
+def test_any_attributes_of_a_data_set(tmp_path, whole, attributes):
+    path = tmp_path / "set.h5"
+    shutil.copy(whole / "test.h5", path)
+    with h5py.File(path, "r+") as file:
+        for name, value in attributes.items():
+            try:
+                file.attrs[name] = value
+            except (TypeError, ValueError, OverflowError, UnicodeEncodeError):
+                pass  # what HDF5 cannot hold
+    data = refused_or_read(hdf5.load, path)
+    if data is not None:
+        from mg.evaluation.predict import check_fits
+
+        refused_or_read(check_fits, {"dataset": "translation"}, data, path)
+
+
+@quick
+@given(st.one_of(st.binary(max_size=80), changes))
+def test_any_model(tmp_path, whole, what):
+    sound = (whole / "model.pt").read_bytes()
+    (tmp_path / "m.pt").write_bytes(what if isinstance(what, bytes) else changed(sound, what))
+    refused_or_read(read_torch, tmp_path / "m.pt")
+
+
+@quick
+@given(st.one_of(st.binary(max_size=80), changes))
+def test_any_json(tmp_path, whole, what):
+    sound = (whole / "metrics.json").read_bytes()
+    (tmp_path / "m.json").write_bytes(what if isinstance(what, bytes) else changed(sound, what))
+    refused_or_read(read_json, tmp_path / "m.json")
+
+
+@quick
+@given(st.one_of(st.binary(max_size=80), changes))
+def test_any_archive(tmp_path, what):
+    path = tmp_path / "a.tgz"
+    if not path.exists():
+        tar(path, [(f"package/{name}", bytes(500)) for name in mnist.SHA256])
+    sound = path.read_bytes()
+    (tmp_path / "b.tgz").write_bytes(what if isinstance(what, bytes) else changed(sound, what))
+
+    def read():
+        for _, pieces in mnist._from_archive(tmp_path / "b.tgz", list(mnist.SHA256)):
+            b"".join(pieces)
+
+    refused_or_read(read)
+
+
+def test_a_malicious_pickle_of_cifar_is_refused(tmp_path):
+    for protocol in (0, 2, 4):
+        content = pickle.dumps({b"data": Executed(tmp_path / "executed")}, protocol)
+        with pytest.raises(ValueError, match="data_batch_1"):  # its caller names the archive
+            cifar._unpickle(content, "data_batch_1")
+    assert not (tmp_path / "executed").exists()

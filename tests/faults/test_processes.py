@@ -1,0 +1,313 @@
+"""Killed, starved and doubled processes: nothing finished is lost, and the same command goes on."""
+
+import csv
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from processes import Running, checksums, evaluate, run_mg, saliency, train
+
+ROOT = Path(__file__).parent.parent.parent
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+def weights(run):
+    return torch.load(run / "model.pt", weights_only=True)["state_dict"]
+
+
+def losses(run):
+    """The history without what depends on the clock."""
+    with open(run / "history.csv", newline="") as file:
+        return [
+            {name: row[name] for name in row if "second" not in name}
+            for row in csv.DictReader(file)
+        ]
+
+
+def assert_same_training(run, other):
+    a, b = weights(run), weights(other)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert losses(run) == losses(other)
+
+
+def killed_at(moment, number, *arguments):
+    """The process, sent a signal after so many seconds if it still runs then."""
+    process = Running(*arguments)
+    time.sleep(moment)
+    os.kill(process.pid, number)  # a zombie at most: it was not waited for
+    return process.end()
+
+
+def long_training(run, tiny, *more):
+    """A second or two of steps, a checkpoint after each."""
+    lasting = ("--epochs", "3", "--iterations", "20", "--checkpoint-seconds", "0")
+    return train(run, tiny / "train.h5", "--valid", tiny / "valid.h5", *lasting, *more)
+
+
+def test_a_training_killed_at_twenty_random_moments_ends_bit_identical(tiny, tmp_path):
+    """Each restart goes on from the last; when it gets to its end, another training begins."""
+    began = time.monotonic()
+    assert run_mg(*long_training(tmp_path / "whole", tiny)).code == 0
+    lasts = time.monotonic() - began
+    moments, kills, finished = random.Random(20), 0, 0
+    while kills < 20 or not finished:
+        run = tmp_path / f"cut{finished}"
+        moment, number = moments.uniform(0, lasts / 2), SIGNALS[kills % 3]
+        if kills >= 20:
+            moment = 60 * lasts  # enough; let it end
+            ended = run_mg(*long_training(run, tiny))
+        else:
+            ended = killed_at(moment, number, *long_training(run, tiny))
+        print(f"{number!r} after {moment:.3f} s: status {ended.code}, {ended.err[-200:]}")
+        assert "Traceback" not in ended.err
+        if ended.code == 0:
+            assert_same_training(run, tmp_path / "whole")
+            assert not (run / "checkpoints").exists()
+            finished += 1
+        else:
+            assert ended.code in (-number, 128 + number)
+            kills += 1
+
+
+@pytest.fixture(scope="module")
+def mnist(mnist_directory):
+    return mnist_directory
+
+
+def generate(run, mnist):
+    return [
+        *("generate", "--task", "segmentation", "--split", "test", "--count", "3000"),
+        *("--mnist", mnist, "--output", run / "made.h5"),
+    ]
+
+
+COMMANDS = {
+    "generate": (lambda run, mnist: generate(run, mnist), {"made.h5"}),
+    "evaluate": (lambda run, mnist: evaluate(run), {"predictions.h5"}),
+    "saliency": (lambda run, mnist: saliency(run), {"saliency.h5"}),
+    "render": (
+        lambda run, mnist: [
+            *("figure", "spatial", "--data", run / "test.h5", "--output", run / "f"),
+            *("--predictions", run / "predictions.h5"),
+        ],
+        {"f.png", "f.svg"},
+    ),
+}
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("step", COMMANDS)
+def test_a_step_killed_at_random_moments(step, number, whole, mnist, tmp_path):
+    """After every kill each file is the old one, or the new one whole; then the step ends right."""
+    arguments, products = COMMANDS[step]
+    sound, run = tmp_path / "sound", tmp_path / "run"
+    for folder in (sound, run):
+        shutil.copytree(whole, folder)
+    began = time.monotonic()
+    assert run_mg(*arguments(sound, mnist)).code == 0
+    lasts = time.monotonic() - began
+    right = {name: checksums(sound)[sound / name] for name in products}
+    others = {p: c for p, c in checksums(run).items() if p.name not in {*products, "metrics.json"}}
+    moments = random.Random(f"{step} {number}")
+    for _ in range(4):
+        moment = moments.uniform(0, lasts)
+        for name in products:
+            (run / name).unlink(missing_ok=True)
+        ended = killed_at(moment, number, *arguments(run, mnist))
+        print(f"{number!r} after {moment:.3f} s: status {ended.code}, {ended.err[-200:]}")
+        assert ended.code in (0, -number, 128 + number) and "Traceback" not in ended.err
+        found = checksums(run)
+        assert all(found[run / name] == right[name] for name in products if run / name in found)
+        assert {p: found[p] for p in others} == others
+        if number != signal.SIGKILL:
+            assert not list(run.rglob("*.partial*")), "half-written files are cleared away"
+        json.loads((run / "metrics.json").read_text())
+    assert run_mg(*arguments(run, mnist)).code == 0
+    assert {name: checksums(run)[run / name] for name in products} == right
+
+
+# ------------------------------------------------------------------------ memory and disk
+
+
+def starved():
+    """50 MB more than the process has: as on a machine with too little memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + 50_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+HUGE = ("--options", '{"width": [1024, 1024]}', "--batch", "256")
+
+
+def test_a_training_without_memory_says_so(tiny, tmp_path):
+    ended = run_mg(*train(tmp_path / "run", tiny / "train.h5", *HUGE), before=starved)
+    assert "not enough memory" in ended.line
+    assert not checksums(tmp_path)
+
+
+def test_generating_without_memory_says_so(mnist, tmp_path):
+    def none():
+        starved()
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0] - 45_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    ended = run_mg(*generate(tmp_path, mnist), "--canvas", "2048", before=none)
+    assert "not enough memory" in ended.line
+    assert not checksums(tmp_path)
+
+
+FILLING = {
+    "generate": lambda run, out, mnist: generate(out, mnist),
+    "train": lambda run, out, mnist: train(out, run / "train.h5"),
+    "evaluate": lambda run, out, mnist: [
+        *evaluate(run)[:7],
+        *("--metrics", out / "metrics.json", "--predictions", out / "predictions.h5"),
+    ],
+    "saliency": lambda run, out, mnist: [*saliency(run), "--output", out / "saliency.h5"],
+    "table": lambda run, out, mnist: [
+        *("table", "claims", "--metrics", run / "metrics.json", "--output", out / "claims"),
+    ],
+    "figure": lambda run, out, mnist: [
+        *("figure", "curves", "--history", run / "history.csv", "--output", out / "curves"),
+    ],
+    "fetch": lambda run, out, mnist: ["fetch", "--source", mnist, "--output", out / "mnist"],
+}
+
+
+@pytest.mark.parametrize("step", FILLING)
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(step, whole, mnist, small_disk):
+    out = small_disk(24)
+    (out / "kept").write_bytes(bytes(range(256)) * 48)
+    before = checksums(out)
+    ended = run_mg(*FILLING[step](whole, out, mnist))
+    assert "No space left on device" in ended.err.splitlines()[-1]
+    assert ended.code == 2 and "Traceback" not in ended.err
+    assert before.items() <= checksums(out).items()
+    assert not list(out.rglob("*.partial*"))
+
+
+@pytest.mark.parametrize("step", FILLING)
+def test_a_read_only_file_system_is_one_line(step, whole, mnist, small_disk):
+    out = small_disk(24)
+    subprocess.run(["mount", "-o", "remount,ro", out], check=True)
+    ended = run_mg(*FILLING[step](whole, out, mnist))
+    assert "Read-only file system" in ended.line and str(out) in ended.line
+
+
+# ------------------------------------------------------------------------ two at once
+
+
+def test_a_second_training_waits_for_the_first_and_takes_its_results(tiny, tmp_path):
+    run = tmp_path / "run"
+    first = Running(*long_training(run, tiny, "--epochs", "6"))
+    first.wait_until_said("epoch   1/6")
+    second = Running(*long_training(run, tiny, "--epochs", "6"))
+    second.wait_until_said("is training into")
+    assert f"process {first.pid} on" in second.said()
+    assert first.end().code == 0
+    made = checksums(run)
+    ended = second.end()
+    assert ended.code == 0 and "its results stand" in ended.err
+    assert checksums(run) == made and not (run / "checkpoints").exists()
+
+
+def test_a_second_training_goes_on_where_the_first_was_killed(tiny, tmp_path):
+    assert run_mg(*long_training(tmp_path / "whole", tiny, "--epochs", "6")).code == 0
+    run = tmp_path / "run"
+    first = Running(*long_training(run, tiny, "--epochs", "6"))
+    first.wait_until_said("epoch   1/6")
+    second = Running(*long_training(run, tiny, "--epochs", "6"))
+    second.wait_until_said("is training into")
+    os.kill(first.pid, signal.SIGKILL)
+    first.end()
+    ended = second.end()
+    assert ended.code == 0 and "resumed at epoch" in ended.err
+    assert_same_training(run, tmp_path / "whole")
+
+
+# ------------------------------------------------------------------------ Snakemake
+
+
+def snakemake(directory, *more):
+    """The real workflow up to one trained network, on data that are there already."""
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")),
+        *("--directory", str(directory), "--configfile", str(directory / "changed.yaml")),
+        *("--cores", "1", "results/killed/models/translation/pmg/seed0/model.pt"),
+        *("--allowed-rules", "train", "--rerun-triggers", "mtime", *more),
+    ]
+
+
+@pytest.fixture
+def project(tiny, tmp_path):
+    config = {
+        "run": "killed",
+        "tasks": ["translation"],
+        "networks": ["pmg"],
+        "architectures": {"pmg": {"options": {"width": [4, 4]}}},
+        "training": {"tasks": {"translation": {"epochs": 12, "iterations": 40, "batch": 8}}},
+    }
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(config))
+    data = tmp_path / "results/killed/data/translation"
+    data.mkdir(parents=True)
+    for split in ("train", "valid"):
+        shutil.copy(tiny / f"{split}.h5", data)
+    return tmp_path
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def trainings(directory):
+    """The processes that train into a directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if {b"mg", b"train"} <= {*words} and os.readlink(path / "cwd") == str(directory):
+                found.append(int(path.name))
+        except OSError:
+            pass
+    return found
+
+
+def test_a_killed_snakemake_leaves_one_training_and_the_next_waits_for_it(project):
+    """While the first runs, a second is refused; after its death the orphan is waited for."""
+    model = project / "results/killed/models/translation/pmg/seed0"
+    log = project / "results/killed/logs/train/translation/pmg/seed0.log"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    first = subprocess.Popen(snakemake(project), **pipes)
+    wait_for(lambda: (model / "checkpoints/history.csv").exists(), first)
+    (orphan,) = trainings(project)
+    os.kill(orphan, signal.SIGSTOP)  # so that it does not end before the others have come
+
+    both = subprocess.run(snakemake(project), **pipes)
+    assert both.returncode != 0 and "cannot be locked" in both.stdout
+
+    first.kill()
+    first.communicate()
+    assert trainings(project) == [orphan]
+    subprocess.run(snakemake(project, "--unlock"), check=True, capture_output=True)
+    second = subprocess.Popen(snakemake(project), **pipes)
+    wait_for(lambda: log.exists() and "is training into" in log.read_text(), second)
+    os.kill(orphan, signal.SIGCONT)
+    output, _ = second.communicate()
+    assert second.returncode == 0, output
+    assert "its results stand" in log.read_text()
+    assert not (model / "checkpoints").exists() and not trainings(project)
+    json.loads((model / "run.json").read_text())
