@@ -137,7 +137,8 @@ def test_data_and_tables_had_none(run):
 def test_an_interrupted_training_went_on_in_the_next_job(run, what):
     network = run[what]
     first, second = (job for job in of_rule(run, "train") if f"_{network}_" in job["Comment"])
-    assert first["JobState"] == {"limit": "FAILED", "cancelled": "CANCELLED"}[what]
+    # Asked to stop, a training fails; on a machine so busy that the minute is over, time is out.
+    assert first["JobState"] in {"limit": ("FAILED", "TIMEOUT"), "cancelled": ("CANCELLED",)}[what]
     assert second["JobState"] == "COMPLETED"
     folder = run["directory"] / MODELS / f"{network}/seed0"
     log = run["directory"] / RESULTS / f"logs/train/translation/{network}/seed0.log"
