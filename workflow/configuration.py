@@ -29,7 +29,7 @@ class Mistake(Exception):
     """What is wrong with a configuration, in one line that begins with the key."""
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(" ".join(f"{key}: {problem}".split()))
+        super().__init__(" ".join(f"{key.strip() or '(an empty key)'}: {problem}".split()))
 
 
 def check_files(paths: Iterable[str | os.PathLike]) -> None:

@@ -99,4 +99,4 @@ rule prepare:
         code=lambda wildcards: code(f"data/{family(wildcards.task)}.py"),
     shell:
         "mg prepare --task {wildcards.task:q} --split {wildcards.split:q} --source {params.source:q}"
-        " {params.number:q} --crop {params.crop} --output {output:q} > {log:q} 2>&1"
+        " {params.number:q} --crop {params.crop:q} --output {output:q} > {log:q} 2>&1"

@@ -28,7 +28,7 @@ rule evaluate:
         ),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
-        " --predictions {output.predictions:q} {params.ten_crops} --workers {threads}"
+        " --predictions {output.predictions:q} {params.ten_crops:q} --workers {threads}"
         " --device {resources.device:q} --threads {threads} > {log:q} 2>&1"
 
 
