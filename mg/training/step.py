@@ -71,7 +71,15 @@ class Step:
         with torch.autocast(
             self.device.type, self.activations, enabled=reduced, cache_enabled=False
         ):
-            return (model or self.model)(x)
+            try:
+                return (model or self.model)(x)
+            except ValueError as error:
+                if len(x) > 1:
+                    raise
+                raise UserError(
+                    "the network's coarsest grid is one pixel, of which batch norm cannot take "
+                    "statistics over one example; raise the batch or lower accumulate"
+                ) from error
 
 
 class TeamStep(Step):

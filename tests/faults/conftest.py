@@ -42,3 +42,23 @@ def small_disk(tmp_path):
     yield make
     for folder in mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """Shows a folder in another place where nobody, not even root, can write; until the test ends."""
+    mounted = []
+
+    def show(folder: Path) -> Path:
+        place = tmp_path / f"read only {len(mounted)}"
+        place.mkdir()
+        for step in (["--bind", folder, place], ["-o", "remount,ro,bind", place]):
+            done = subprocess.run(["mount", *step], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+            mounted[:] = {*mounted, place}
+        return place
+
+    yield show
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", place], check=True)

@@ -73,3 +73,30 @@ def test_predictions_that_are_empty_are_measured_and_said(silent, tmp_path):
     for kind, option, name in (("cost", "metrics", "json"), ("saliency", "saliency", "h5")):
         figure = ("figure", kind, f"--{option}", silent / f"{option}.{name}")
         assert run_mg(*figure, "--output", tmp_path / kind).code == 0
+
+
+def test_a_class_that_never_appears_has_no_number(tmp_path):
+    run = tmp_path / "segmentation/pmg/seed0"
+    run.mkdir(parents=True)
+    for name in ("train.h5", "test.h5"):
+        data(run / name, *squares(4, 10), task="segmentation")
+    arguments = train(run, run / "train.h5")
+    arguments[arguments.index("translation")] = "segmentation"
+    assert run_mg(*arguments).code == 0
+    content = torch.load(run / "model.pt", weights_only=True)
+    names = [name for name in content["state_dict"] if name.endswith("bn.bias")]
+    content["state_dict"][names[-1]][1:] = -1e4  # nothing of these is predicted either
+    torch.save(content, run / "model.pt")
+    assert run_mg(*evaluate(run)).code == 0
+    record = json.loads((run / "metrics.json").read_text())
+    assert record["per_class_iu"][1:] == [None] * 9
+    figure = ("figure", "classes", "--metrics", run / "metrics.json", "--output", tmp_path / "f")
+    assert run_mg(*figure).code == 0
+
+
+def test_a_batch_of_one_on_the_coarsest_pixel_is_one_line(tmp_path):
+    """Batch norm has no spread to divide by: said before hours are lost, not by a traceback."""
+    y = np.zeros((4, 1, 2, 2), np.uint8)
+    data(tmp_path / "train.h5", y.astype(np.float32), y)
+    ended = run_mg(*train(tmp_path / "run", tmp_path / "train.h5", "--batch", "1"))
+    assert "batch" in ended.line

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 
 import pytest
-from processes import command, evaluate, train
+from processes import command, evaluate, saliency, train
 
 CALL = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\d+)")
 CALLS = (
@@ -110,23 +110,30 @@ STEPS = {
         out, run / "train.h5", "--valid", run / "test.h5", "--checkpoint-seconds", "0"
     ),
     "evaluate": lambda run, out: evaluate(out),
+    "saliency": lambda run, out: saliency(out),
     "table": lambda run, out: [
         *("table", "claims", "--metrics", run / "metrics.json", "--output", out / "claims"),
+    ],
+    "fetch": lambda run, out: [
+        *("fetch", "--source", run, "--output", out / "mnist", "--record", out / "mnist/v.json"),
     ],
 }
 MADE = {
     "train": ["model.pt", "history.csv", "run.json", "checkpoint.pt", "checkpoint-previous.pt"],
     "evaluate": ["metrics.json", "predictions.h5"],
+    "saliency": ["saliency.h5"],
     "table": ["claims.csv", "claims.md", "claims.tex", "claims.html"],
+    "fetch": ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "v.json"],
 }
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("step", STEPS)
-def test_after_a_power_cut_every_file_is_whole_or_absent(step, whole, tmp_path):
+def test_after_a_power_cut_every_file_is_whole_or_absent(step, whole, mnist_directory, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    events = list(recorded(STEPS[step](whole, out), tmp_path))
+    source = mnist_directory if step == "fetch" else whole
+    events = list(recorded(STEPS[step](source, out), tmp_path))
     ends = Disk()
     for event in events:
         ends.do(event)

@@ -140,7 +140,7 @@ def test_a_step_killed_at_random_moments(step, number, whole, mnist, tmp_path):
 
 
 def starved():
-    """50 MB more than the process has: as on a machine with too little memory."""
+    """Half a gigabyte less than anything needs: as on a machine with too little memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + 50_000_000
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -164,6 +164,28 @@ def test_generating_without_memory_says_so(mnist, tmp_path):
     ended = run_mg(*generate(tmp_path, mnist), "--canvas", "2048", before=none)
     assert "not enough memory" in ended.line
     assert not checksums(tmp_path)
+
+
+def test_a_disk_that_fills_while_checkpointing(tiny, tmp_path, small_disk):
+    """The checkpoints before it stay; with room again the same command ends bit-identical."""
+    assert run_mg(*long_training(tmp_path / "whole", tiny, "--epochs", "6")).code == 0
+    disk = small_disk(1000)
+    run = disk / "run"
+    filler = disk / "filler"
+    process = Running(*long_training(run, tiny, "--epochs", "6"))
+    process.wait_until_said("epoch   1/6")
+    with pytest.raises(OSError, match="No space"), open(filler, "wb") as file:
+        while True:
+            file.write(bytes(1024))
+            file.flush()
+    ended = process.end()
+    assert "checkpoint.pt: No space left on device" in ended.err.splitlines()[-1]
+    assert ended.code == 2 and "Traceback" not in ended.err
+    assert not list(run.rglob("*.partial*"))
+    filler.unlink()
+    ended = run_mg(*long_training(run, tiny, "--epochs", "6"))
+    assert ended.code == 0 and "resumed at epoch" in ended.err
+    assert_same_training(run, tmp_path / "whole")
 
 
 FILLING = {
