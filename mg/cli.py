@@ -28,26 +28,28 @@ CLASSIFICATION = ("cifar10", "cifar100", "imagenet")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `mg`; a user's mistake ends in one line and status 2, a signal in status 128 + number."""
-    settings = build_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)  # so that half-written files are removed
+    name = "mg"
     try:
+        settings = build_parser().parse_args(arguments)
+        name = f"mg {settings.command}"
         settings.run(settings)
         sys.stdout.flush()
     except UserError as error:
-        sys.exit(_fail(f"mg {settings.command}: error: {error}", 2))
+        sys.exit(_fail(f"{name}: error: {error}", 2))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        sys.exit(_fail(f"mg {settings.command}: error: {place}{error.strerror or error}", 2))
+        sys.exit(_fail(f"{name}: error: {place}{error.strerror or error}", 2))
     except _Terminated:
-        sys.exit(_fail(f"mg {settings.command}: terminated", 128 + signal.SIGTERM))
+        sys.exit(_fail(f"{name}: terminated", 128 + signal.SIGTERM))
     except KeyboardInterrupt:
-        sys.exit(_fail(f"mg {settings.command}: interrupted", 128 + signal.SIGINT))
+        sys.exit(_fail(f"{name}: interrupted", 128 + signal.SIGINT))
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
             raise
-        sys.exit(_fail(f"mg {settings.command}: error: not enough memory; {SMALLER}", 2))
+        sys.exit(_fail(f"{name}: error: not enough memory; {SMALLER}", 2))
 
 
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|allocate memory")

@@ -54,6 +54,8 @@ LOOKS = {
     "resnet": Look(GREY, "X", "--"),
     "mg": Look(GREEN, "o", "-"),
     "r_mg": Look(YELLOW, "p", "--"),
+    "p_mg": Look(VERMILLION, "o", "-"),
+    "pr_mg": Look(ORANGE, "D", "--"),
     "r_pmg_seg": Look(ORANGE, "D", "--"),
 }
 

@@ -46,7 +46,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def read_only(tmp_path):
-    """Shows a folder in another place where nobody, not even root, can write; until the test ends."""
+    """Shows a folder in another place, where not even root can write, until the test ends."""
     mounted = []
 
     def show(folder: Path) -> Path:
