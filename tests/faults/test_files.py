@@ -32,6 +32,20 @@ def images(name):
     return lambda run, out: ["show", run / name, "--images", out / "i"]
 
 
+def overview(run, out):
+    return [
+        *("page", "overview", "--metrics", run / "metrics.json", "--name", "r"),
+        *("--saliency", run / "saliency.h5", "--output", out / "o.html"),
+    ]
+
+
+def explorer(run, out):
+    return [
+        *("page", "explorer", "--data", run / "test.h5", "--saliency", run / "saliency.h5"),
+        *("--predictions", run / "predictions.h5", "--output", out / "e.html"),
+    ]
+
+
 # Every file, and the commands that read it.
 READERS = {
     "train.h5": {
@@ -47,6 +61,7 @@ READERS = {
         "saliency": lambda run, out: saliency(run),
         "figure of examples": figure("examples", "data"),
         "figure of outputs": figure("spatial", "data", "predictions"),
+        "explorer": explorer,
     },
     "model.pt": {
         "evaluate": lambda run, out: evaluate(run),
@@ -64,16 +79,20 @@ READERS = {
         "table of networks": table("networks"),
         "table of claims": table("claims"),
         "figure of cost": figure("cost", "metrics"),
+        "overview": overview,
         "show": show("metrics.json"),
     },
     "predictions.h5": {
         "figure of outputs": figure("spatial", "data", "predictions"),
+        "explorer": explorer,
         "show": show("predictions.h5"),
         "images": images("predictions.h5"),
     },
     "saliency.h5": {
         "table of claims": table("claims", maps=True),
         "figure of maps": figure("saliency", "saliency"),
+        "overview": overview,
+        "explorer": explorer,
         "show": show("saliency.h5"),
         "images": images("saliency.h5"),
     },
@@ -144,3 +163,21 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(copy, name, reader):
             assert ended.out == expected.out
         assert made == files
     assert refused or reader.startswith(("show", "images", "figure"))  # these read only a part
+
+
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_flipped_bit_of_the_digits_is_noticed(mnist_directory, tmp_path, name):
+    """The digits are compared with what was verified when they were fetched, whenever read."""
+    digits, out = tmp_path / "mnist", tmp_path / "out"
+    shutil.copytree(mnist_directory, digits)
+    record = ("--record", digits / "verified.json")
+    assert run_mg("fetch", "--source", "as-is", "--output", digits, *record).code == 0
+    few = ("--task", "translation", "--split", "test", "--count", "2")
+    arguments = ("generate", *few, "--mnist", digits, "--output", out / "made.h5")
+    assert run_mg(*arguments).code == 0
+    content = bytearray((digits / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (digits / name).write_bytes(content)
+    (out / "made.h5").unlink()
+    assert name in run_mg(*arguments).line
+    assert not checksums(out)
