@@ -28,40 +28,46 @@ CLASSIFICATION = ("cifar10", "cifar100", "imagenet")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `mg`; a user's mistake ends in one line and status 2, a signal in status 128 + number."""
-    signal.signal(signal.SIGTERM, _terminate)  # so that half-written files are removed
+    stopped: list[int] = []
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        stopped.append(number)
+        raise KeyboardInterrupt  # so that half-written files are removed
+
+    for number in _STOPPING:
+        signal.signal(number, stop)
     name = "mg"
     try:
         settings = build_parser().parse_args(arguments)
         name = f"mg {settings.command}"
         settings.run(settings)
         sys.stdout.flush()
-    except UserError as error:
-        sys.exit(_fail(f"{name}: error: {error}", 2))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        sys.exit(_fail(f"{name}: error: {place}{error.strerror or error}", 2))
-    except _Terminated:
-        sys.exit(_fail(f"{name}: terminated", 128 + signal.SIGTERM))
-    except KeyboardInterrupt:
-        sys.exit(_fail(f"{name}: interrupted", 128 + signal.SIGINT))
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+    except (Exception, KeyboardInterrupt) as error:
+        if stopped:  # whatever a library has made of the interrupt
+            sys.exit(_fail(f"{name}: {_STOPPING[stopped[0]]}", 128 + stopped[0]))
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        elif message := _users_message(error):
+            sys.exit(_fail(f"{name}: error: {message}", 2))
+        else:
             raise
-        sys.exit(_fail(f"{name}: error: not enough memory; {SMALLER}", 2))
 
 
+_STOPPING = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|allocate memory")
-SMALLER = "use a smaller set or batch, or a machine with more"
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
-
-
-def _terminate(number: int, frame: Any) -> NoReturn:
-    raise _Terminated
+def _users_message(error: BaseException) -> str | None:
+    """What to tell of an error that is not a fault of this program; None if it is one."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}"
+    starved = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
+    if isinstance(error, MemoryError) or starved:
+        return "not enough memory; use a smaller set or batch, or a machine with more"
+    return None
 
 
 def _fail(message: str, status: int) -> int:
