@@ -31,14 +31,6 @@ class Ended:
     err: str
 
     @property
-    def traced(self) -> bool:
-        """Whether a traceback was printed, other than Python's of an interrupted destructor.
-
-        Python ignores an interrupt there, says so, and goes on; no program can prevent it.
-        """
-        return self.err.count("Traceback") > self.err.count("Exception ignored in")
-
-    @property
     def line(self) -> str:
         """The one line on standard error that a user sees of a mistake."""
         assert "Traceback" not in self.err and self.code == 2, self.err
