@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = "mg"
     try:
         settings = build_parser().parse_args(arguments)
+        settings.arguments = sys.argv[1:] if arguments is None else arguments
         name = f"mg {settings.command}"
         settings.run(settings)
         sys.stdout.flush()
@@ -255,14 +256,17 @@ def _train(commands) -> None:
         from mg.training.device import choose_device
         from mg.training.loop import Interrupted, is_finished, train
         from mg.training.recipe import Recipe
-        from mg.training.team import join_team
+        from mg.training.team import join_team, launch, launched
 
+        if settings.processes > 1 and not launched():
+            sys.exit(launch(settings.processes, settings.arguments))
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
         device = choose_device(settings.device)
         try:
             with sole_training(settings.output, _log) as waited, join_team(device) as team:
                 training = (settings.network, settings.task, settings.options, recipe)
                 files = settings.train
+                waited = any(team.gather(waited))
                 if waited and is_finished(*training, settings.seed, files, settings.output):
                     return _log("the training that was waited for was this one; its results stand")
                 train(
@@ -308,6 +312,13 @@ def _train(commands) -> None:
     parser.add_argument("--iterations", type=int, default=150, help="optimiser steps per epoch")
     parser.add_argument("--batch", type=int, default=64, help="examples per optimiser step")
     parser.add_argument("--accumulate", type=int, default=1, help="parts to compute a batch in")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="that train the network together and share batch, parts, threads and workers; one per "
+        "GPU",
+    )
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or auto")
     parser.add_argument(
         "--preparation", default="whitened", help="of CIFAR's images: whitened or plain"
@@ -318,7 +329,7 @@ def _train(commands) -> None:
     parser.add_argument(
         "--sync-batch-norm",
         action="store_true",
-        help="batch statistics over all processes of torchrun, not of each",
+        help="batch statistics over all processes, not of each part of a batch",
     )
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=60, help="work that a kill may lose"

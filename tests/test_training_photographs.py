@@ -13,7 +13,7 @@ import pytest
 import torch
 from photographs import CLASSES, damage, write_photographs
 
-from mg.data import imagenet
+from mg.data import hdf5, imagenet
 from mg.evaluation.predict import evaluate
 from mg.training import loop
 from mg.training.checkpoint import read_torch
@@ -27,6 +27,7 @@ NETWORKS = {
     "r_pmg_seg 30 A": ("r_pmg_seg", R_PMG_SEG | {"depth": 30, "shortcut": "A"}),
     "r_pmg_seg 30 B": ("r_pmg_seg", R_PMG_SEG | {"depth": 30, "shortcut": "B"}),
     "r_pmg_seg 52 A": ("r_pmg_seg", R_PMG_SEG | {"depth": 52, "shortcut": "A"}),
+    "r_pmg_seg 52 B": ("r_pmg_seg", R_PMG_SEG | {"depth": 52, "shortcut": "B"}),
 }
 RECIPE = Recipe(schedule="every_30", weight_decay=1e-4, epochs=2, iterations=2, batch=8,
                 accumulate=2, precision="bfloat16")  # fmt: skip
@@ -88,8 +89,15 @@ def test_every_network_trains_resumes_and_is_measured(photographs, tmp_path, nam
     assert 0 <= record["top1_error"] <= 1 and 0 <= record["top1_error_10crop"] <= 1
     assert record["top5_error"] == 0  # of four classes
     with h5py.File(paths["predictions.h5"]) as file:
-        assert file["prediction"].shape == (23, 4)
+        rows = file["prediction"][:]
+        assert rows.shape == (24, 4) and file.attrs["unreadable_images"] == 1
+        unread = np.isnan(rows).all(1)
+        assert unread.nonzero()[0].tolist() == [7]  # n02_001, after six of n01 and one of n02
+        np.testing.assert_allclose(rows[~unread].sum(1), 1, atol=1e-5)
         assert list(file.attrs["classes"]) == list(CLASSES)
+    labels = hdf5.load(photographs / "test.h5", layout=hdf5.FILES).y
+    wrong = rows[~unread].argmax(1) != labels[~unread]
+    assert record["top1_error"] == pytest.approx(wrong.mean())
 
 
 def test_the_colours_are_learnt_and_damaged_files_counted(photographs, tmp_path, capfd):
@@ -108,7 +116,6 @@ def test_the_colours_are_learnt_and_damaged_files_counted(photographs, tmp_path,
 
 def test_ten_crops_are_averaged(photographs, tmp_path):
     """The measure is that of the mean of the logits of the ten crops, computed one by one."""
-    from mg.data import hdf5
     from mg.evaluation.predict import load_model
 
     train(photographs, tmp_path, "r_mg 18")

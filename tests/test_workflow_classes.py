@@ -1,5 +1,7 @@
 """Classifiers through the workflow's rules, for real: archives or photographs in, tables out."""
 
+import json
+
 import pandas
 import pytest
 from photographs import write_photographs
@@ -43,6 +45,7 @@ def test_digits_in_cifars_format_become_a_table(mnist_directory, tmp_path):
 
 
 def test_photographs_become_a_table(tmp_path):
+    """Each network is trained by two processes."""
     write_photographs(tmp_path / "photographs", train=26, test=3)
     width = [[8, 4, 4], [8, 4, 4], [8, 8], [16]]
     config = {
@@ -53,8 +56,14 @@ def test_photographs_become_a_table(tmp_path):
         "architectures": {"r_mg_18": {"network": "r_mg", "options": {"depth": 18, "width": width}}},
         "training": TRAINING | {"tasks": {"imagenet": {"epochs": 1, "iterations": 2, "batch": 8}}},
     }
-    done = snakemake(tmp_path, config)
+    two = ("--set-resources", "train:processes=2")
+    done = snakemake(tmp_path, config, *two)
     assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "results").rglob("run.json")
+    run = json.loads(path.read_text())
+    assert (run["processes"], run["threads"]) == (2, 1)
+    again = snakemake(tmp_path, config, "--dry-run")  # in one process, the results still stand
+    assert "Nothing to be done" in again.stdout + again.stderr
     table = pandas.read_csv(tmp_path / "results/photographs/tables/classification.csv")
     assert table.top1_error_10crop.between(0, 1).all()
 

@@ -31,19 +31,19 @@ def measure(
     """Measure a classifier; arguments as for `mg.evaluation.predict.evaluate`.
 
     With `ten_crops`, the mean of the logits of ten crops is measured as well, `..._10crop`. Files
-    that cannot be decoded are left out, and counted as `unreadable_images`.
+    that cannot be decoded are left out of every measure, counted as `unreadable_images`, and have
+    NaN as their predictions.
 
     Raises:
-        UserError: the test set is damaged or of another task.
+        UserError: the test set is damaged or of another task, or none of its images can be read.
     """
     feed = _open(info, data_path, device, workers)
     metrics = ClassMetrics()
-    logits = _outputs(model, feed, batch, metrics)
-    if predictions_path is None:
-        for _ in logits:
-            pass
-    else:
-        _write(predictions_path, logits, len(feed), info)
+    probabilities = [y.softmax(1).cpu().numpy() for y in _outputs(model, feed, batch, metrics)]
+    if not probabilities:
+        raise UserError(f"no image of {data_path} can be read; list them again with `mg prepare`")
+    if predictions_path is not None:
+        _write(predictions_path, np.concatenate(probabilities), feed, info)
     measures = {name: metrics.compute()[name] for name in CLASS_MEASURES}
     if ten_crops and networks.resolve_dataset(info["dataset"]).family == "imagenet":
         ten = ClassMetrics()
@@ -91,30 +91,26 @@ def _outputs(model: nn.Module, feed: Feed, batch: int, metrics: ClassMetrics) ->
 
 
 def _write(
-    path: str | os.PathLike, parts: Iterator[Tensor], number: int, info: dict[str, Any]
+    path: str | os.PathLike, probabilities: np.ndarray, feed: Feed, info: dict[str, Any]
 ) -> None:
+    """Row i is of example i of the test set: NaN where its image could not be read."""
+    read = np.ones(len(feed), bool)
+    read[list(feed.unreadable)] = False
+    rows = np.full((len(feed), probabilities.shape[1]), np.nan, np.float32)
+    rows[read] = probabilities
     with hdf5.whole(path) as file:
-        stored, first = None, 0
-        for logits in parts:
-            if stored is None:
-                stored = file.create_dataset(
-                    "prediction",
-                    (number, logits.shape[1]),
-                    np.float32,
-                    maxshape=(number, logits.shape[1]),
-                    chunks=(min(256, number), logits.shape[1]),
-                    compression="gzip",
-                    compression_opts=1,
-                    shuffle=True,
-                )
-            stored[first : first + len(logits)] = logits.softmax(1).cpu().numpy()
-            first += len(logits)
-        if stored is None:
-            raise UserError("no image of the test set can be read")
-        stored.resize(first, axis=0)  # without the images that could not be read
+        file.create_dataset(
+            "prediction",
+            data=rows,
+            chunks=(min(256, len(rows)), rows.shape[1]),
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+        )
         file.attrs.update(
             dataset=networks.resolve_dataset(info["dataset"]).name,
             network=info["label"],
             seed=info["seed"],
             classes=info["preparation"]["classes"],
+            unreadable_images=len(feed.unreadable),
         )

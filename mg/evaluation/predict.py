@@ -117,8 +117,9 @@ def evaluate(
 
     The predictions of pixels are sigmoid outputs, data set `prediction` (N, C, H, W) in float16,
     rounded such that thresholding them at 0.5 gives exactly the predicted pixels that were
-    measured; those of classes are probabilities (N, classes) in float32. What the training cost is
-    taken from run.json beside the model, null without it.
+    measured; those of classes are probabilities (N, classes) in float32, NaN for an image that
+    cannot be read. Row i is of example i of the test set. What the training cost is taken from
+    run.json beside the model, null without it.
 
     Args:
         batch: examples computed at once; bounds the memory.

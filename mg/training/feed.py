@@ -74,14 +74,14 @@ class Feed(ABC):
         facts: what each file says of itself, in plain values; a checkpoint of others is refused.
         shape: (C, H, W) of an input as the network gets it.
         classes: names of the classes, if the targets are classes.
-        unreadable: files that were left out because they are damaged.
+        unreadable: numbers of the examples that were left out because their files are damaged.
     """
 
     classes: list[str] | None = None
 
     def __init__(self, shape: tuple[int, int, int], facts: list[dict[str, Any]]) -> None:
         self.shape, self.facts = shape, facts
-        self.unreadable: set[str] = set()
+        self.unreadable: set[int] = set()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -306,10 +306,10 @@ class Photographs(Feed):
     def _on_device(self, photographs: Any, loaded: Iterator[list[Tensor]]) -> Iterator[Pair]:
         for x, y, unreadable in loaded:
             for number in unreadable[unreadable >= 0].tolist():
-                path = str(photographs.path(number))
-                if path not in self.unreadable:
+                if number not in self.unreadable:
+                    path = photographs.path(number)
                     print(f"warning: {path} cannot be read; left out", file=sys.stderr, flush=True)
-                    self.unreadable.add(path)
+                    self.unreadable.add(number)
             if (y < 0).any():
                 x, y = x[y >= 0], y[y >= 0]
             if len(y):

@@ -77,10 +77,11 @@ def train(
         valid_file: HDF5 file to measure progress on after each epoch, if any; never trained on.
         output: folder for the results.
         device: where to compute.
-        threads: processor threads to compute with; PyTorch's choice if None.
+        threads: processor threads of all processes together; PyTorch's choice if None.
         label: what tables call the network, if not by its name.
         preparation: of CIFAR's images: plain or whitened (see `mg.data.cifar`).
-        workers: processes that decode ImageNet's images ahead; 0 for none besides this one.
+        workers: processes that decode ImageNet's images ahead, of all that train together; 0 for
+            none besides those.
         checkpoint_seconds: work that a killed training may lose.
         execution: how steps are executed, see `mg.training.step.build_step`.
         tensorboard: folder of TensorBoard's files; this training gets one of its own in it.
@@ -92,14 +93,21 @@ def train(
         Interrupted: SIGTERM or SIGINT came; a checkpoint was written.
     """
     if threads:
-        torch.set_num_threads(threads)
-    if recipe.batch % (recipe.accumulate * team.world):
-        raise UserError(
-            f"batch {recipe.batch} cannot be shared by {team.world} processes in "
-            f"{recipe.accumulate} equal parts each; choose a multiple"
-        )
+        torch.set_num_threads(max(1, threads // team.world))
     if not team.first:
         log = _silence
+    parts = math.ceil(recipe.accumulate / team.world)  # that each process computes
+    if recipe.batch % (parts * team.world):
+        raise UserError(
+            f"batch {recipe.batch} cannot be shared by {team.world} processes in {parts} equal "
+            "parts each; choose a multiple"
+        )
+    if parts * team.world != recipe.accumulate and not recipe.sync_batch_norm:
+        log(
+            f"{team.world} processes compute each batch in {parts * team.world} parts, not "
+            f"{recipe.accumulate}; each part has its own batch-norm statistics"
+        )
+    workers = math.ceil(workers / team.world)
     label = label or network
     torch.manual_seed(seed)
     train_feed = for_training(dataset, train_files, device, preparation, workers)
@@ -133,9 +141,7 @@ def train(
     residual = networks.registry.resolve_network(network, dataset).residual
     goal, optimizer = objective(dataset), recipe.build_optimizer(model)
     activations = activation_type(recipe.precision, device)
-    step = build_step(
-        execution, team, log, model, goal.loss, optimizer, activations, recipe.accumulate
-    )
+    step = build_step(execution, team, log, model, goal.loss, optimizer, activations, parts)
     run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step, team)
     checkpoints = Checkpoints(output / "checkpoints", settings)
     state = checkpoints.load(log)
@@ -318,11 +324,9 @@ class _Run:
         if self.device.type == "cuda" and card:
             torch.cuda.set_rng_state(card[0], self.device)
 
-    def unreadable(self) -> list[str]:
-        """Training files that any process had to leave out."""
-        return sorted(
-            {path for paths in self.team.gather(self.train_feed.unreadable) for path in paths}
-        )
+    def unreadable(self) -> list[int]:
+        """Training examples that any process had to leave out."""
+        return sorted(set().union(*self.team.gather(self.train_feed.unreadable)))
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -341,7 +345,7 @@ class _Run:
         recipe = self.recipe
         if self._batches is None:
             epoch = Epoch(
-                *(self.seed, self.epoch, recipe.iterations, recipe.batch, recipe.accumulate),
+                *(self.seed, self.epoch, recipe.iterations, recipe.batch, self.take.accumulate),
                 *(self.team.rank, self.team.world),
             )
             self._batches = self.train_feed.batches(epoch, self.iteration)
@@ -408,7 +412,7 @@ def _work(
         disable=not (team.first and sys.stderr.isatty()),
     )
     saved = time.monotonic()
-    with bar, _signals() as received:
+    with bar, _signals(team) as received:
         while run.epoch < recipe.epochs:
             while run.iteration < recipe.iterations:
                 run.step()
@@ -468,14 +472,18 @@ def _check_finite(run: _Run, checkpoints: Checkpoints) -> None:
 
 
 @contextmanager
-def _signals():
-    """Collect SIGTERM and SIGINT instead of dying of them; a second one does kill."""
+def _signals(team: Team):
+    """Collect SIGTERM and SIGINT instead of dying of them; a second one does kill.
+
+    Not one of several processes: what is sent to all reaches it once more from their launcher.
+    """
     received: list[int] = []
     before = {}
 
     def note(number, frame):
         received.append(number)
-        signal.signal(number, before[number])
+        if team.world == 1:
+            signal.signal(number, before[number])
 
     for number in STOPPING:
         before[number] = signal.signal(number, note)

@@ -31,6 +31,7 @@ class Recipe:
         iterations: optimiser steps per epoch (150 segmentation, 800 spatial tasks in the paper).
         batch: examples per optimiser step; 64 in the paper.
         accumulate: parts that a batch is computed in; each part has its own batch statistics.
+            Processes that train together share the parts, at least one each.
         precision: `float32`; `bfloat16` for activations with float32 weights (autocast); or `auto`:
             bfloat16 where the device has instructions for it.
         output_prior: start with every pixel's probability at the frequency of its class in the

@@ -147,6 +147,10 @@ class GraphStep:
         return self.step.loss_sum
 
     @property
+    def accumulate(self) -> int:
+        return self.step.accumulate
+
+    @property
     def execution(self) -> str:
         return self.step.execution if self.failed or self.step.execution != "eager" else "graph"
 

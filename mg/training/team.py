@@ -1,14 +1,18 @@
-"""Several processes that train one network together, as `torchrun` starts them.
+"""Several processes that train one network together, as `launch` or `torchrun` starts them.
 
 Each computes an equal share of every batch on its own device; gradients are averaged, so all hold
 the same weights. The first writes files and measures progress. Batch norm sees the share of its
 process, as each GPU's in the original, or, synchronised, the whole batch.
 """
 
+import logging
 import os
-from collections.abc import Iterator
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -58,24 +62,69 @@ class Team:
 
 
 ALONE = Team()
+# The others wait while the first measures the validation set. What ends one process ends all.
+PATIENCE = timedelta(days=1)
+
+
+def launched() -> bool:
+    """Whether this is a process that `launch` or torchrun started."""
+    return dist.is_torchelastic_launched()
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run `mg` with `arguments` in several processes of a team on this machine, as torchrun does.
+
+    A signal is passed on to all; they have half a minute to end. If one fails, the others are
+    ended.
+
+    Returns:
+        The exit status: 0, or that of the process that failed first.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR + 1)  # mg says it itself
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "mg", *arguments)
+    except ChildFailedError as error:
+        return _status(error.get_first_failure()[1].exitcode)
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    return 0
+
+
+def _status(code: int) -> int:
+    """What a shell calls a process's end: a signal is a negative number in Python."""
+    return code if code >= 0 else 128 - code
 
 
 @contextmanager
 def join_team(device: torch.device) -> Iterator[Team]:
-    """Join the processes that torchrun started; without torchrun, be alone.
+    """Join the processes that were started together; be alone if this was not.
 
     Raises:
         UserError: there are more processes than CUDA cards.
     """
-    if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+    if not launched() or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
     if device.type == "cuda":
         cards = torch.cuda.device_count()
         if int(os.environ["LOCAL_WORLD_SIZE"]) > cards:
-            raise UserError(f"torchrun started more processes than the {cards} visible cards")
+            raise UserError(f"there are more processes than the {cards} visible cards; start fewer")
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:

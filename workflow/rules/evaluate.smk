@@ -13,7 +13,7 @@ rule evaluate:
         f"{BENCHMARKS}/evaluate/{{task}}/{{network}}/seed{{seed}}.tsv"
     conda:
         "../../envs/mg.yaml"
-    threads: 1
+    threads: decoding_threads
     resources:
         gpu=min(1, gpus()),
         device="auto",

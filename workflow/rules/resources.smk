@@ -14,6 +14,7 @@ CLASS_COST = {
 GPU_SPEED, CORE_SPEED = 3e12, 1.5e10
 GPU_STEP = 0.02  # seconds that launching the kernels of one step takes, however small they are
 PYTHON_MB, CUDA_MB = 1000, 3000  # host memory of the libraries alone
+DECODERS = 8  # processes that decode photographs for one GPU
 
 
 def first_width(network):
@@ -56,19 +57,39 @@ def data_mb(task, *splits):
     return number * config["data"]["canvas"] ** 2 * (4 + classes) / 1e6
 
 
+def asked(step, resource, usual):
+    """A resource of each job of a rule: the profile's word, else the usual."""
+    for name, resources in workflow.resource_settings.overwrite_resources.items():
+        # In a workflow that has this one as a module, the names may have a prefix.
+        if (name == step or name.endswith(f"_{step}")) and resource in resources:
+            return resources[resource].value
+    return usual
+
+
 def asked_gpus(step):
     """GPUs of each job of a rule: the profile's word, else one if this machine has any."""
-    for name, asked in workflow.resource_settings.overwrite_resources.items():
-        # In a workflow that has this one as a module, the names may have a prefix.
-        if (name == step or name.endswith(f"_{step}")) and "gpu" in asked:
-            return asked["gpu"].value
-    return min(1, gpus())
+    return asked(step, "gpu", min(1, gpus()))
+
+
+def processes():
+    """Processes that train a network together: one per GPU, if the profile does not say."""
+    return asked("train", "processes", max(1, asked_gpus("train")))
+
+
+def decoding_threads(wildcards):
+    """Processor cores of a job: photographs are decoded by several, ahead of their use."""
+    return DECODERS if wildcards.task == "imagenet" else 1
+
+
+def train_threads(wildcards):
+    """Processor cores of a training."""
+    return processes() * decoding_threads(wildcards)
 
 
 def minutes(step, work, steps, threads, attempt):
     """Time limit for `work` multiply-adds in `steps` steps: twice the estimate and ten minutes."""
     if asked_gpus(step):
-        seconds = work / GPU_SPEED + steps * GPU_STEP
+        seconds = work / (GPU_SPEED * asked_gpus(step)) + steps * GPU_STEP
     else:
         seconds = work / (CORE_SPEED * threads)
     return min(math.ceil(10 + 2 * seconds / 60) * attempt, 1440)
@@ -91,10 +112,10 @@ def train_memory(wildcards, attempt):
         values = multiply_adds(wildcards.task, wildcards.network) / (
             9 * first_width(wildcards.network)
         )
-        parts = training(wildcards.task, "accumulate").get(wildcards.network, 1)
+        parts = max(training(wildcards.task, "accumulate").get(wildcards.network, 1), processes())
         computing = training(wildcards.task, "batch") / parts * values * 12 / 1e6
     data = 2 * data_mb(wildcards.task, "train", "valid")
-    return math.ceil(PYTHON_MB + data + computing) * attempt
+    return math.ceil(PYTHON_MB + data + computing) * processes() * attempt
 
 
 def evaluate_minutes(wildcards, threads, attempt):

@@ -13,9 +13,10 @@ rule train:
         f"{BENCHMARKS}/train/{{task}}/{{network}}/seed{{seed}}.tsv"
     conda:
         "../../envs/mg.yaml"
-    threads: 1
+    threads: train_threads
     resources:
         gpu=min(1, gpus()),
+        processes=processes(),  # one per GPU; more of them change rounding only
         device="auto",
         execution="eager",
         mem_mb=train_memory,
@@ -47,5 +48,5 @@ rule train:
         " --learning-rate {params.learning_rate:q} --weight-decay {params.weight_decay:q}"
         " --precision {params.precision:q} {params.output_prior:q} --epochs {params.epochs:q} --iterations {params.iterations:q}"
         " --batch {params.batch:q} --accumulate {params.accumulate:q}"
-        " --preparation {params.preparation:q} --workers {threads}"
+        " --preparation {params.preparation:q} --workers {threads} --processes {resources.processes}"
         " --device {resources.device:q} --execution {resources.execution:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
