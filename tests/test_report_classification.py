@@ -75,11 +75,21 @@ def test_imagenet_has_two_errors(tmp_path):
         params=32_899_176, macs=5_760_300_000, top1_error=0.25, top1_error_10crop=0.23,
         top5_error_10crop=0.07,
     )  # fmt: skip
-    (row,), text = table(tmp_path, [path], ["imagenet"])
+    (row, *others), text = table(tmp_path, [path], ["imagenet"])
     assert (row["published_as"], row["published_top1_error_percent"]) == ("R-MG-34", "24.51")
     assert float(row["published_top1_error_10crop_percent"]) == 22.42
     assert float(row["top1_error_10crop_difference_points"]) == pytest.approx(23 - 22.42)
     assert "ten crops" in text and "22.42" in text
+    # What the authors compare theirs with: published only, nothing of ours.
+    by_name = {other["published_as"]: other for other in others}
+    assert sorted(by_name) == ["ResNet-50", "WRN-34 (2.0)"]
+    resnet, wide = by_name["ResNet-50"], by_name["WRN-34 (2.0)"]
+    assert float(resnet["published_top1_error_10crop_percent"]) == 22.85
+    assert float(wide["published_top1_error_percent"]) == 24.5
+    assert (float(wide["published_params_M"]), float(wide["published_macs_M"])) == (48.6, 14090)
+    assert resnet["published_top1_error_percent"] == resnet["top1_error_mean"] == ""
+    assert resnet["params"] == resnet["macs"] == "" and resnet["seeds"] == "0"
+    assert text.count("published only") == 2
 
 
 def test_missing_runs_are_shown_as_missing(tmp_path):

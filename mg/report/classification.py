@@ -69,6 +69,10 @@ def write_table(
     rows = [row + [None] * (len(header) - len(row)) for row in rows]
     write_csv(f"{prefix}.csv", header, sorted(rows, key=lambda row: row[:3]))
     compared = {id(s): compare(s) for s in summaries}
+    for task in {s.dataset for s in summaries if compared[id(s)]}:
+        for name, printed in others(task).items():  # what the authors compare theirs with
+            summaries.append(Summary(task, name, [], []))
+            compared[id(summaries[-1])] = printed
     write_csv(
         f"{prefix}_aggregated.csv",
         _AGGREGATED,
@@ -110,15 +114,32 @@ def compare(summary: Summary) -> dict[str, Any]:
     ]
     if not printed:
         return {}
-    results = {entry["metric"]: entry["value"] for entry in printed}
-    found = {key: printed[0][key] for key in ("name", "parameters_M", "multiply_adds_M")}
-    found["errors"] = {
-        measure: next((results[name] for name in names if name in results), None)
-        for measure, names in PUBLISHED.items()
-    }
+    found = _printed(printed)
     if dataset == "cifar100":
         found["multiply_adds_512_256"] = networks_table.multiply_adds_512_256(network, own)
     return found
+
+
+def _printed(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the authors printed of one network, out of its entries."""
+    results = {entry["metric"]: entry["value"] for entry in entries}
+    errors = {
+        measure: next((results[name] for name in names if name in results), None)
+        for measure, names in PUBLISHED.items()
+    }
+    keys = ("name", "parameters_M", "multiply_adds_M")
+    return {**{key: entries[0][key] for key in keys}, "errors": errors}
+
+
+def others(dataset: str) -> dict[str, dict[str, Any]]:
+    """What the authors printed of networks that are not built here, by name, as `compare` does."""
+    entries = [
+        entry
+        for entry in networks_table.published()
+        if entry["dataset"] == dataset and entry["network"] is None
+    ]
+    names = dict.fromkeys(entry["name"] for entry in entries)
+    return {name: _printed([e for e in entries if e["name"] == name]) for name in names}
 
 
 _AGGREGATED = (
@@ -197,7 +218,10 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         row.append(render.number(s.same("train_images"), 1, 1e3))
         row.append(render.number(_mean(s, "train_seconds"), 0))
         missing = f", {len(s.missing)} missing" if s.missing else ""
-        row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
+        if not s.records and not s.missing:
+            row.append(Cell("published only"))
+        else:
+            row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
         rows.append(row)
     return Table(task_name(task), columns, rows, list(NOTES if narrow else NOTES[:1]))
 
