@@ -1,11 +1,14 @@
 """`show` on every kind of file that a run leaves behind, whole and damaged."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from photographs import damage, write_photographs
+from PIL import Image
 from test_evaluation_predict import save_data, save_model
 
-from mg.data import hdf5
+from mg.data import hdf5, imagenet
 from mg.errors import UserError
 from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
@@ -92,11 +95,54 @@ def test_what_is_not_ours_is_refused(run, tmp_path):
         show_images(run / "segmentation.json", tmp_path / "image")
 
 
-def test_files_of_classifiers_are_described_not_drawn(tmp_path):
-    x = np.zeros((4, 3, 32, 32), np.uint8)
-    attributes = {"task": "cifar10", "split": "test", "canvas": 32, "classes": ["cat", "dog"]}
-    path = tmp_path / "test.h5"
-    hdf5.write(path, [(x, np.arange(4))], attributes, layout=hdf5.IMAGES)
-    assert "x: 4 x 3 x 32 x 32, uint8" in show(path)
-    with pytest.raises(UserError, match="of a classifier"):
-        show_images(path, tmp_path / "sheet")
+@pytest.fixture
+def classes(tmp_path):
+    """A data set of 30 images of two classes: the upper half red, or the lower half blue."""
+    y = np.arange(30) % 2
+    x = np.zeros((30, 3, 32, 32), np.uint8)
+    x[y == 0, 0, :16] = x[y == 1, 2, 16:] = 250
+    attributes = {
+        "task": "cifar10",
+        "split": "test",
+        "canvas": 32,
+        "classes": ["cat", "dog, hound"],
+    }
+    hdf5.write(tmp_path / "test.h5", [(x, y)], attributes, layout=hdf5.IMAGES)
+    return tmp_path
+
+
+def test_images_of_classes_are_drawn_with_their_names(classes):
+    assert "x: 30 x 3 x 32 x 32, uint8" in show(classes / "test.h5")
+    show_images(classes / "test.h5", classes / "sheet", count=10)
+    drawn = (classes / "sheet.svg").read_text()
+    assert drawn.count("<image") == 10 and drawn.count(">cat<") + drawn.count(">dog<") == 10
+    pixels = np.asarray(Image.open(classes / "sheet.png").convert("RGB")).reshape(-1, 3)
+    for colour in ([250, 0, 0], [0, 0, 250]):  # as they are in the file
+        assert (pixels == colour).all(1).sum() > 1000
+
+
+def test_photographs_are_drawn_and_unreadable_ones_named(tmp_path):
+    images = write_photographs(tmp_path / "images", train=2, test=2)
+    damage(images / "val/n01/n01_000.JPEG")
+    imagenet.prepare("test", images, tmp_path / "test.h5", crop=32)
+    show_images(tmp_path / "test.h5", tmp_path / "sheet")
+    drawn = (tmp_path / "sheet.svg").read_text()
+    assert drawn.count("<image") == 7 and drawn.count(">unreadable<") == 1
+    assert drawn.count(">n04<") == 2
+
+
+def test_probabilities_of_classes_are_drawn(tmp_path):
+    path = tmp_path / "predictions.h5"
+    rows = np.array([[0.9, 0.1], [np.nan, np.nan], [0.3, 0.7]], np.float32)
+    with h5py.File(path, "w") as file:
+        file["prediction"] = rows
+        file.attrs.update(dataset="cifar10", network="mg", seed=0, classes=["cat", "dog"])
+    assert "0.1 to 0.9, mean 0.5, 2 undefined" in show(path)
+    show_images(path, tmp_path / "bars")
+    drawn = (tmp_path / "bars.svg").read_text()
+    assert drawn.count(">cat<") == drawn.count(">dog<") == 2
+    assert drawn.count(">unreadable<") == 1
+    with h5py.File(path, "a") as file:
+        file.attrs["classes"] = ["cat"]
+    with pytest.raises(UserError, match="no probabilities of 1 classes"):
+        show_images(path, tmp_path / "refused")

@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import ImageOps
 
 from mg.data import hdf5
 from mg.errors import UserError
@@ -571,6 +572,103 @@ def prediction_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: 
             bottom = style.note_height(caption, figure.get_size_inches()[0])
             _legend(figure, "digit", enumerate(style.DIGITS), bottom + 0.1)
         return style.save(figure, prefix, caption)
+
+
+def image_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: int = 24) -> str:
+    """`count` images of a classifier's data set, evenly spread over it, each with its class.
+
+    They are drawn as they lie in the file, before they are prepared for a network; photographs
+    are cut to a square at the centre.
+    """
+    from mg.data.imagenet import Photographs, decode  # PyTorch; other figures do without
+
+    _at_least_one(count)
+    with hdf5.results(path, "a data set of images; make it again with `mg prepare`") as file:
+        listed = file.attrs["format"] == hdf5.FILES.format
+    data = hdf5.load(path, layout=hdf5.FILES if listed else hdf5.IMAGES)
+    numbers = _spread(len(data.x), count)
+    classes = data.attributes["classes"]
+    caption = (
+        f"{task_name(data.attributes['task'])}: {len(numbers)} of the {len(data.x):,} images of "
+        f"the {data.attributes['split']} set, evenly spread over it, with their classes."
+    )
+    photographs = Photographs(data, training=False) if listed else None
+    with style.settings():
+        figure, axes = _cells(len(numbers), caption)
+        for axis, number in zip(axes, numbers, strict=True):
+            if photographs is None:
+                axis.imshow(data.x[number].transpose(1, 2, 0))
+            else:
+                try:
+                    image = decode(photographs.path(number))
+                    square = ImageOps.fit(image, (data.attributes["canvas"],) * 2)
+                    axis.imshow(np.asarray(square))
+                except UserError:
+                    _absent(axis, "unreadable")
+            axis.text(
+                0.5,
+                0.02,
+                _shortened(classes[data.y[number]]),
+                fontsize=5.5,
+                ha="center",
+                va="bottom",
+                transform=axis.transAxes,
+                bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8},
+            )
+        return style.save(figure, prefix, caption)
+
+
+def probability_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: int = 24) -> str:
+    """The five most probable classes of `count` images in a classifier's predictions.h5.
+
+    They are the images that `image_sheet` shows of the same test set.
+    """
+    _at_least_one(count)
+    with _predictions(path) as (task, network, seed, stored):
+        numbers = _spread(len(stored), count)
+        rows = stored[numbers].astype(np.float32)
+        names = [_shortened(str(name)) for name in stored.file.attrs["classes"]]
+        if rows.ndim != 2 or rows.shape[1] != len(names):
+            raise ValueError(f"{rows.shape} are no probabilities of {len(names)} classes")
+    caption = (
+        f"{task_name(task)}: the most probable classes of {len(rows)} test images, evenly spread, "
+        f"by {network_name(network)}, seed {seed}; a full bar is certainty. Number: of the image."
+    )
+    with style.settings():
+        figure, axes = _cells(len(rows), caption)
+        for axis, number, row in zip(axes, numbers, rows, strict=True):
+            if np.isnan(row).any():
+                _absent(axis, "unreadable")
+                continue
+            best = np.argsort(-row, kind="stable")[:5]
+            axis.set(xlim=(0, 1), ylim=(6, -1))
+            axis.add_patch(Rectangle((0, -1), 1, 7, fc="#F7F7F7", ec="none"))
+            axis.text(0.03, -0.4, str(number), fontsize=5, color=style.GREY, va="center")
+            for place, which in enumerate(best, 0):
+                axis.barh(place + 0.7, row[which], height=0.9, color=style.SKY)
+                axis.text(0.03, place + 0.7, names[which], fontsize=5.5, va="center")
+        return style.save(figure, prefix, caption)
+
+
+def _spread(number: int, count: int) -> list[int]:
+    """Up to `count` of the numbers below `number`, evenly spread."""
+    count = min(number, count)
+    return [i * number // count for i in range(count)]
+
+
+def _shortened(name: str) -> str:
+    """The first of a class's names, short enough for a small image."""
+    name = name.split(",")[0]
+    return name if len(name) <= 16 else f"{name[:15]}…"
+
+
+def _cells(number: int, caption: str) -> tuple[Figure, list[Axes]]:
+    """`number` small square axes in rows of eight."""
+    columns = min(8, number)
+    figure, axes = _grid(math.ceil(number / columns), columns, caption, top=0.06)
+    for axis in axes.flat[number:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:number])
 
 
 # ------------------------------------------------------------------------------ curves

@@ -32,10 +32,13 @@ def show(path: str | os.PathLike) -> str:
     return "\n".join([f"{path}  ({size})", *(f"  {line}" for line in kinds[path.suffix](path))])
 
 
-def show_images(path: str | os.PathLike, prefix: str | os.PathLike, count: int = 8) -> None:
-    """Draw the first `count` examples of a data set, of predictions, or of saliency maps.
+def show_images(
+    path: str | os.PathLike, prefix: str | os.PathLike, count: int | None = None
+) -> None:
+    """Draw examples of a data set, of predictions, or of saliency maps: `count`, or a page of them.
 
-    Writes `prefix`.png and `prefix`.svg.
+    Of the MNIST tasks they are the first, of classifiers evenly spread over the file. Writes
+    `prefix`.png and `prefix`.svg.
 
     Raises:
         UserError: the file is damaged or holds no images.
@@ -45,14 +48,17 @@ def show_images(path: str | os.PathLike, prefix: str | os.PathLike, count: int =
     with hdf5.results(path, "a readable HDF5 file") as file:
         names = set(file)
         classes = "classes" in file.attrs
-    if classes:
-        raise UserError(f"{path} is of a classifier; only images of the MNIST tasks are drawn")
+    more = {} if count is None else {"count": count}
     if {"x", "y"} <= names:
-        figures.dataset_sheet([path], prefix, count)
+        if classes:
+            figures.image_sheet(path, prefix, **more)
+        else:
+            figures.dataset_sheet([path], prefix, **more)
     elif "prediction" in names:
-        figures.prediction_sheet(path, prefix, count)
+        draw = figures.probability_sheet if classes else figures.prediction_sheet
+        draw(path, prefix, **more)
     elif "map" in names:
-        figures.saliency_panel([path], prefix, count)
+        figures.saliency_panel([path], prefix, **more)
     else:
         raise UserError(f"{path} holds no images; it holds {', '.join(sorted(names)) or 'nothing'}")
 
@@ -68,7 +74,12 @@ def _hdf5(path: Path) -> Iterator[str]:
             part = data[:SAMPLE] if data.ndim else data[()]
             if np.size(part) and np.issubdtype(data.dtype, np.number):
                 part = np.asarray(part, float)
-                line += f", {part.min():.4g} to {part.max():.4g}, mean {part.mean():.4g}"
+                missing = np.isnan(part)
+                if not missing.all():
+                    known = part[~missing]
+                    line += f", {known.min():.4g} to {known.max():.4g}, mean {known.mean():.4g}"
+                if missing.any():
+                    line += f", {missing.sum():,} undefined"
                 if data.ndim and len(data) > SAMPLE:
                     line += f" (first {SAMPLE})"
             yield line
