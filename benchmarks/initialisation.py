@@ -30,7 +30,7 @@ from statistics import mean
 import torch
 
 from mg.data.clutter import Settings, generate_file
-from mg.networks.initialisation import SCHEMES
+from mg.networks.registry import SCHEMES
 from mg.training.loop import train
 from mg.training.recipe import Recipe
 

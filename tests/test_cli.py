@@ -22,6 +22,12 @@ def test_the_parser_loads_nothing_heavy():
     assert done.stdout.strip() == "light"
 
 
+def test_a_configuration_is_checked_without_pytorch():
+    script = "import sys, mg.configuration; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize(
     "loads",
     [

@@ -11,7 +11,7 @@ from torch import nn
 from mg.errors import UserError
 from mg.networks import build, check_canvas, count, depth, resolve_dataset
 from mg.networks.counting import layers
-from mg.networks.registry import NETWORKS, RELEASED_NAMES, defaults, skeleton
+from mg.networks.registry import NETWORKS, RELEASED_NAMES, check_options, defaults, skeleton
 
 SMALL = {
     "unet": {"width": [6, 8, 10]},
@@ -150,7 +150,7 @@ def test_canvas_must_be_divisible():
 
 @pytest.mark.parametrize("network", SMALL)
 def test_the_smallest_canvas_that_passes_the_check_works(network):
-    size = skeleton(network, "rotation", **SMALL[network]).size_multiple
+    size = check_options(network, "rotation", **SMALL[network])[0].size_multiple
     check_canvas(network, "rotation", size, **SMALL[network])
     model = build(network, "rotation", **SMALL[network]).eval()
     assert model(torch.rand(1, 1, size, size)).shape == (1, 1, size, size)

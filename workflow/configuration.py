@@ -1,7 +1,7 @@
 """Refuse a configuration that cannot work: one line that names the key and what is allowed.
 
-First what a schema can say, then what it cannot, last what only the package knows (`mg check`): it
-needs PyTorch, which takes seconds to load, so it is asked once per configuration.
+First what a schema can say, then what it cannot, last what only the package knows (`mg check`),
+which is asked once per configuration.
 """
 
 import difflib
@@ -75,6 +75,11 @@ def check(config: dict[str, Any]) -> None:
                     f"{parts} does not divide the batch of {amounts[task]['batch']}; allowed is a "
                     "divisor",
                 )
+    canvas, saliency = config.get("data", {}).get("canvas", 64), config.get("saliency", {})
+    window = saliency.get("window", 8)
+    if window > canvas and {*saliency.get("tasks", [])} & {*config["tasks"]}:
+        problem = f"{window} does not fit a canvas of {canvas} pixels; allowed is at most {canvas}"
+        raise Mistake("saliency.window", problem)
 
 
 def check_with_package(config: dict[str, Any], python: str, memory: Path) -> None:

@@ -1,6 +1,8 @@
 """The networks of the paper; `pyramid.py` holds the idea, `registry.py` the names."""
 
-from mg.networks.counting import Counts, count, depth
+from typing import Any
+
+from mg.networks import registry
 from mg.networks.registry import DatasetSpec, build, check_canvas, resolve_dataset
 
 __all__ = [
@@ -10,5 +12,14 @@ __all__ = [
     "check_canvas",
     "count",
     "depth",
+    "registry",
     "resolve_dataset",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Counts", "count", "depth"):  # they load PyTorch, which checks do without
+        from mg.networks import counting
+
+        return getattr(counting, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,8 @@ followed by pyramid pooling, and a linear layer on the one pixel that is left.
     pmg        multigrid conv           3       input pyramid, progressive start
     r_pmg      residual multigrid unit  3       input pyramid, progressive start
 
-vgg and resnet are mg and r_mg with one grid: a pyramid of one grid is a feature map.
+vgg and resnet are mg and r_mg with one grid: a pyramid of one grid is a feature map. Their options
+are in `settings.py`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from itertools import pairwise
 
 from torch import nn
 
-from mg.networks import options
 from mg.networks.pyramid import (
     InputPyramid,
     MultigridConv,
@@ -34,13 +34,6 @@ from mg.networks.pyramid import (
 )
 
 SIZE = 32
-
-VGG = [102, 204, 408, 816, 816]
-RESNET = [64, 128, 256, 512, 512]
-PUBLISHED = [[64, 32, 16], [128, 64, 32], [256, 128, 64], [512, 256, 128], [512, 384]]
-# The files that the authors released for mg and r_mg carry narrower widths than their table.
-MG_RELEASED = [[40, 40, 40], [80, 40, 40], [160, 80, 40], [320, 160, 80], [320, 240]]
-R_MG_RELEASED = [[40, 20, 10], [80, 40, 20], [160, 80, 40], [320, 160, 80], [320, 240]]
 
 DROPOUT = [0.0, 0.1, 0.2, 0.3, 0.4]  # per block
 
@@ -74,109 +67,44 @@ def _classifier(
     return nn.Sequential(*units, TakeGrid(0), nn.Flatten(), nn.Linear(n_features, classes))
 
 
-def vgg(channels: int, classes: int, *, n_layer: int = 1, width: Sequence[int] = VGG) -> nn.Module:
-    """VGG-like. `n_layer`: convolutions per block; `width`: of each of the five blocks."""
-    widths = _single_grid(width)
+def vgg(channels: int, classes: int, *, widths: list[list[int]], n_layer: int) -> nn.Module:
+    """VGG-like."""
     start = block(MultigridConv, widths[0], widths[0], n_layer - 1)
     return _classifier(MultigridConv, channels, classes, widths, start, n_layer)
+
+
+mg = vgg
 
 
 def resnet(
     channels: int,
     classes: int,
     *,
-    n_layer: int = 1,
-    width: Sequence[int] = RESNET,
+    widths: list[list[int]],
+    n_layer: int,
     dropout: bool = False,
 ) -> nn.Module:
-    """ResNet with zero-padded shortcuts.
-
-    Args:
-        n_layer: residual blocks per block.
-        width: of each of the five blocks.
-        dropout: with probability 0, 0.1, 0.2, 0.3, 0.4 in the five blocks, before each
-            convolution of a residual block.
-    """
-    widths = _single_grid(width)
+    """ResNet with zero-padded shortcuts."""
     rates = DROPOUT if dropout else None
     start = block(ResidualMultigridUnit, widths[0], widths[0], n_layer)
     return _classifier(ResidualMultigridUnit, channels, classes, widths, start, n_layer, rates)
 
 
-def mg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: str | Sequence[Sequence[int]] = "published",
-) -> nn.Module:
-    """MG: multigrid VGG.
-
-    Args:
-        n_layer: units per block.
-        width: of each grid in each block; "published" for those of the paper's table,
-            "released" for those in the authors' files.
-    """
-    widths = _widths(width, MG_RELEASED)
-    start = block(MultigridConv, widths[0], widths[0], n_layer - 1)
-    return _classifier(MultigridConv, channels, classes, widths, start, n_layer)
+r_mg = resnet
 
 
-def r_mg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: str | Sequence[Sequence[int]] = "published",
-) -> nn.Module:
-    """R-MG: multigrid ResNet; options as for `mg`."""
-    widths = _widths(width, R_MG_RELEASED)
-    start = block(ResidualMultigridUnit, widths[0], widths[0], n_layer)
-    return _classifier(ResidualMultigridUnit, channels, classes, widths, start, n_layer)
+def pmg(channels: int, classes: int, *, widths: list[list[int]], n_layer: int) -> nn.Module:
+    """PMG: progressive multigrid."""
+    return _progressive(MultigridConv, channels, classes, widths, n_layer)
 
 
-def pmg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: Sequence[Sequence[int]] = PUBLISHED,
-) -> nn.Module:
-    """PMG: progressive multigrid.
-
-    Args:
-        n_layer: units per block, and per step of the progressive start.
-        width: of each grid in each block.
-    """
-    return _progressive(MultigridConv, channels, classes, n_layer, width)
-
-
-def r_pmg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: Sequence[Sequence[int]] = PUBLISHED,
-) -> nn.Module:
-    """R-PMG: progressive residual multigrid; options as for `pmg`."""
-    return _progressive(ResidualMultigridUnit, channels, classes, n_layer, width)
+def r_pmg(channels: int, classes: int, *, widths: list[list[int]], n_layer: int) -> nn.Module:
+    """R-PMG: progressive residual multigrid."""
+    return _progressive(ResidualMultigridUnit, channels, classes, widths, n_layer)
 
 
 def _progressive(
-    unit: Unit, channels: int, classes: int, n_layer: int, width: Sequence[Sequence[int]]
+    unit: Unit, channels: int, classes: int, widths: list[list[int]], n_layer: int
 ) -> nn.Sequential:
-    widths = options.nested_widths(width, PUBLISHED)
     start = progressive_start(unit, widths[0], coarse_to_fine(widths[0]), n_layer)
     return _classifier(unit, channels, classes, widths, start, n_layer)
-
-
-def _single_grid(width: Sequence[int]) -> list[list[int]]:
-    return [[w] for w in options.widths(width, length=5)]
-
-
-def _widths(width: str | Sequence[Sequence[int]], released: list[list[int]]) -> list[list[int]]:
-    if isinstance(width, str):
-        return {"published": PUBLISHED, "released": released}[
-            options.choice("width", width, ("published", "released"))
-        ]
-    return options.nested_widths(width, PUBLISHED)

@@ -1,7 +1,7 @@
 """The classifiers of 224x224 images, ImageNet (paper, section 4.1).
 
 Both map (N, 3, 224, 224) to logits (N, classes). Every grid of the input pyramid begins with a
-7x7 convolution and a max-pool, which divide its size by four.
+7x7 convolution and a max-pool, which divide its size by four. Their options are in `settings.py`.
 
     r_mg        R-MG-34 (18)   grids shrink from block to block, as in a ResNet
                 grid 1   56  64   28 128   14 256   7 512
@@ -14,13 +14,11 @@ Both map (N, 3, 224, 224) to logits (N, classes). Every grid of the input pyrami
                 grid 4    7  64    7 128    7 256    7 512
 """
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
 from torch import nn
 
-from mg.networks import options
 from mg.networks.pyramid import (
     ConvBN,
     InputPyramid,
@@ -31,12 +29,6 @@ from mg.networks.pyramid import (
     leave_out_unread,
     progressive_start,
 )
-
-R_MG = [[64, 32, 16], [128, 64, 32], [256, 128], [512]]
-R_MG_UNITS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3]}
-
-R_PMG_SEG = [[64, 32, 16, 8], [64, 64, 64, 128], [64, 64, 128, 256], [64, 128, 256, 512]]
-R_PMG_SEG_UNITS = {30: [2, 2, 2, 2], 52: [3, 4, 6, 3]}
 
 
 def _stem(n_in: int, n_out: int) -> nn.Sequential:
@@ -57,20 +49,12 @@ def r_mg(
     channels: int,
     classes: int,
     *,
-    depth: int = 34,
-    width: Sequence[Sequence[int]] = R_MG,
-    shortcut: str = "A",
+    n_units: list[int],
+    widths: list[list[int]],
+    shortcut: str,
 ) -> nn.Module:
-    """R-MG: multigrid ResNet.
-
-    Args:
-        depth: 34 (3, 4, 6, 3 units in the four blocks) or 18 (2 units each).
-        width: of each grid in each block.
-        shortcut: "A", zero channels appended, or "B", 1x1 convolution, where the width grows.
-    """
-    n_units = R_MG_UNITS[options.choice("depth", depth, tuple(R_MG_UNITS))]
+    """R-MG: multigrid ResNet; `n_units` in the four blocks."""
     unit = partial(ResidualMultigridUnit, shortcut=shortcut)
-    widths = options.nested_widths(width, R_MG)
     units = [InputPyramid(channels, widths[0], _stem)]
     units += block(unit, widths[0], widths[0], n_units[0])
     for (before, after), n in zip(pairwise(widths), n_units[1:], strict=True):
@@ -84,23 +68,16 @@ def r_pmg_seg(
     channels: int,
     classes: int,
     *,
-    depth: int = 30,
-    width: Sequence[Sequence[int]] = R_PMG_SEG,
-    shortcut: str = "A",
+    n_units: list[int],
+    widths: list[list[int]],
+    shortcut: str,
 ) -> nn.Module:
     """PR-MG-SEG: progressive residual multigrid whose grids keep their sizes, as for segmentation.
 
     The classifier reads the coarsest grid.
-
-    Args:
-        depth: 30 (2 units per block and step) or 52 (3 per step, then 4, 6, 3 per block).
-        width: of each grid: first of the input pyramid, then of blocks 2 to 4. In block 1, the
-            progressive start, all active grids take the width of the finest one among them.
-        shortcut: "A", zero channels appended, or "B", 1x1 convolution, where the width grows.
     """
-    n_units = R_PMG_SEG_UNITS[options.choice("depth", depth, tuple(R_PMG_SEG_UNITS))]
     unit = partial(ResidualMultigridUnit, shortcut=shortcut)
-    image, *widths = options.nested_widths(width, R_PMG_SEG)
+    image, *widths = widths
     steps = [[image[-g]] * g for g in range(1, len(image) + 1)]
     units = progressive_start(unit, image, steps, n_units[0])
     for (before, after), n in zip(pairwise([steps[-1], *widths]), n_units[1:], strict=True):

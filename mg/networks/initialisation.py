@@ -10,8 +10,6 @@ from math import sqrt
 from torch import nn
 from torch.nn import init
 
-SCHEMES = ("unit", "released")  # the first is the default
-
 
 def initialise(model: nn.Module, scheme: str, residual: bool) -> None:
     """Draw all weights of `model` from torch's global generator and set its batch norms.

@@ -1,6 +1,7 @@
 """The networks for segmentation and spatial transformation on MNIST (paper, section 4.2).
 
-All map (N, 1, H, W) to logits (N, classes, H, W). Depths are for the paper's settings.
+All map (N, 1, H, W) to logits (N, classes, H, W). `settings.py` has their options; depths are for
+the paper's.
 
     unet   encoder-decoder with skip connections                            11 layers
     umg    U-Net, every level a small pyramid                               11 layers
@@ -21,8 +22,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mg.errors import UserError
-from mg.networks import options
 from mg.networks.pyramid import (
     InputPyramid,
     MultigridConv,
@@ -79,7 +78,6 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.n_grids = [len(widths) for widths in levels]
-        self.size_multiple = 2 ** max(d + n - 1 for d, n in enumerate(self.n_grids))
 
         def convolutions(n_in: Sequence[int], n_out: Sequence[int]) -> nn.Sequential:
             return nn.Sequential(*block(MultigridConv, n_in, n_out, n_layer))
@@ -117,36 +115,13 @@ def _joined_widths(skip: Sequence[int], deeper: Sequence[int]) -> list[int]:
 
 
 def unet(
-    channels: int, classes: int, *, n_layer: int = 1, width: Sequence[int] = (64, 128, 256, 512)
+    channels: int, classes: int, *, levels: Sequence[Sequence[int]], n_layer: int
 ) -> nn.Module:
-    """U-Net. `width`: of each level, finest first; `n_layer`: convolutions in a row."""
-    levels = [[w] for w in options.widths(width, minimum=2)]
+    """U-Net, one grid per level; also U-MG, several."""
     return UNet(channels, classes, levels, n_layer)
 
 
-def umg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: Sequence[int] = (64, 128, 256, 512),
-    grids: int = 3,
-) -> nn.Module:
-    """U-MG: U-Net whose levels are pyramids, {64,32,16}, {128,64,32}, {256,128}, {512}.
-
-    Args:
-        width: of each level's finest grid; coarser grids halve it.
-        grids: of a level, fewer where the levels below it run out.
-    """
-    width = options.widths(width, minimum=2)
-    n_grids = [min(grids, len(width) - d) for d in range(len(width))]
-    if any(w % 2 ** (n - 1) for w, n in zip(width, n_grids, strict=True)):
-        raise UserError(
-            f"option width: {width} cannot be halved from grid to grid ({n_grids} grids per level)"
-        )
-    levels = [[w // 2**i for i in range(n)] for w, n in zip(width, n_grids, strict=True)]
-    return UNet(channels, classes, levels, n_layer)
-
+umg = unet
 
 # ------------------------------------------------------------------------ PMG, R-PMG and controls
 
@@ -172,9 +147,7 @@ def _progressive(
     units += _output_block(unit, widths[:2], classes, n_layer)
     units.append(TakeGrid(0))
     leave_out_unread(units)
-    network = nn.Sequential(InputPyramid(channels, widths), *units)
-    network.size_multiple = 2 ** (len(widths) - 1)
-    return network
+    return nn.Sequential(InputPyramid(channels, widths), *units)
 
 
 def _output_block(unit: type, n_in: list[int], classes: int, n_layer: int) -> list[nn.Module]:
@@ -184,50 +157,15 @@ def _output_block(unit: type, n_in: list[int], classes: int, n_layer: int) -> li
     return [*inner, last]
 
 
-def _pmg_widths(width: Sequence[int] | None, grids: int | None) -> list[int]:
-    if width is None:
-        width = [64, 32, 16, 8][:grids]
-    width = options.widths(width, minimum=2)
-    if grids not in (None, len(width)):
-        raise UserError(
-            f"options width and grids disagree: {width} are the widths of {len(width)} grids, "
-            f"grids is {grids}; 2 to 4 grids have default widths, else give one width per grid"
-        )
-    return width
-
-
-def pmg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: Sequence[int] | None = None,
-    grids: int | None = None,
-    blocks: int = 3,
-) -> nn.Module:
-    """Progressive multigrid network.
-
-    Args:
-        n_layer: units per block and per step of the progressive start (L).
-        width: of each grid, finest first; default 64, 32, 16, 8.
-        grids: their number, at least 2; default 4.
-        blocks: full-pyramid blocks after the progressive start.
-    """
-    widths = _pmg_widths(width, grids)
+def pmg(channels: int, classes: int, *, widths: list[int], n_layer: int, blocks: int) -> nn.Module:
+    """Progressive multigrid network."""
     return _progressive(MultigridConv, channels, classes, widths, n_layer, blocks)
 
 
 def r_pmg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: Sequence[int] | None = None,
-    grids: int | None = None,
-    blocks: int = 3,
+    channels: int, classes: int, *, widths: list[int], n_layer: int, blocks: int
 ) -> nn.Module:
-    """Progressive residual multigrid network; options as for `pmg`. The output unit is 1x1."""
-    widths = _pmg_widths(width, grids)
+    """Progressive residual multigrid network. The output unit is 1x1."""
     return _progressive(ResidualMultigridUnit, channels, classes, widths, n_layer, blocks)
 
 
@@ -235,18 +173,12 @@ def _single_grid(
     unit: type,
     channels: int,
     classes: int,
-    width: int | Sequence[int] | None,
-    grids: int | None,
+    width: int | list[int],
+    grids: int,
     n_layer: int,
     blocks: int,
 ) -> nn.Sequential:
     """sg and r_sg: as many units in a row as pmg or r_pmg have on their longest path."""
-    if isinstance(width, int):
-        options.whole_number("width", width)
-        grids = 4 if grids is None else grids
-    else:
-        controlled = _pmg_widths(width, grids)
-        grids = len(controlled)
 
     def network(w: int) -> nn.Sequential:
         units = block(unit, [w], [w], (2 * grids - 2 + blocks) * n_layer)
@@ -255,12 +187,10 @@ def _single_grid(
 
     if not isinstance(width, int):
         with torch.device("meta"):
-            goal = _parameters(_progressive(unit, channels, classes, controlled, n_layer, blocks))
+            goal = _parameters(_progressive(unit, channels, classes, width, n_layer, blocks))
             above = bisect_left(range(2048), goal, lo=2, key=lambda w: _parameters(network(w)))
             width = min(above - 1, above, key=lambda w: abs(_parameters(network(w)) - goal))
-    result = network(width)
-    result.size_multiple = 1
-    return result
+    return network(width)
 
 
 def _parameters(network: nn.Module) -> int:
@@ -268,32 +198,14 @@ def _parameters(network: nn.Module) -> int:
 
 
 def sg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: int | Sequence[int] | None = None,
-    grids: int | None = None,
-    blocks: int = 3,
+    channels: int, classes: int, *, width: int | list[int], grids: int, n_layer: int, blocks: int
 ) -> nn.Module:
-    """Single-grid control of `pmg`: its depth and units on the finest grid alone.
-
-    Args:
-        n_layer, grids, blocks: those of the `pmg` to be matched in depth.
-        width: channels throughout. By default, or when it is a list (pmg's `width`), the number
-            that comes closest to the parameters of that pmg.
-    """
+    """Single-grid control of `pmg`: its depth and units on the finest grid alone."""
     return _single_grid(MultigridConv, channels, classes, width, grids, n_layer, blocks)
 
 
 def r_sg(
-    channels: int,
-    classes: int,
-    *,
-    n_layer: int = 1,
-    width: int | Sequence[int] | None = None,
-    grids: int | None = None,
-    blocks: int = 3,
+    channels: int, classes: int, *, width: int | list[int], grids: int, n_layer: int, blocks: int
 ) -> nn.Module:
-    """Single-grid control of `r_pmg`; options as for `sg`."""
+    """Single-grid control of `r_pmg`."""
     return _single_grid(ResidualMultigridUnit, channels, classes, width, grids, n_layer, blocks)

@@ -1,16 +1,16 @@
-"""Names of networks and data sets, and building by name."""
+"""Names of networks and data sets, and building by name. Only building loads PyTorch."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import torch
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mg.errors import UserError
-from mg.networks import cifar, imagenet, mnist, options
-from mg.networks.initialisation import SCHEMES, initialise
+from mg.networks import options, settings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # ------------------------------------------------------------------------ names
 
@@ -55,33 +55,36 @@ RELEASED_NAMES = {
 }
 
 
-class Network(NamedTuple):
-    """A builder `(channels, classes, *, options) -> nn.Module` for one family of data sets."""
+SCHEMES = ("unit", "released")  # of initialisation; the first is the default
 
-    builder: Callable[..., nn.Module]
+
+class Network(NamedTuple):
+    """A network of one family of data sets; the family's module builds it."""
+
+    settings: Callable[..., settings.Settings]  # of its options
     residual: bool
 
 
 NETWORKS: dict[str, dict[str, Network]] = {
     "mnist": {
-        "unet": Network(mnist.unet, False),
-        "umg": Network(mnist.umg, False),
-        "pmg": Network(mnist.pmg, False),
-        "r_pmg": Network(mnist.r_pmg, True),
-        "sg": Network(mnist.sg, False),
-        "r_sg": Network(mnist.r_sg, True),
+        "unet": Network(settings.unet, False),
+        "umg": Network(settings.umg, False),
+        "pmg": Network(settings.progressive, False),
+        "r_pmg": Network(settings.progressive, True),
+        "sg": Network(settings.single_grid, False),
+        "r_sg": Network(settings.single_grid, True),
     },
     "cifar": {
-        "vgg": Network(cifar.vgg, False),
-        "resnet": Network(cifar.resnet, True),
-        "mg": Network(cifar.mg, False),
-        "r_mg": Network(cifar.r_mg, True),
-        "pmg": Network(cifar.pmg, False),
-        "r_pmg": Network(cifar.r_pmg, True),
+        "vgg": Network(settings.vgg, False),
+        "resnet": Network(settings.resnet, True),
+        "mg": Network(settings.mg, False),
+        "r_mg": Network(settings.r_mg, True),
+        "pmg": Network(settings.progressive_classifier, False),
+        "r_pmg": Network(settings.progressive_classifier, True),
     },
     "imagenet": {
-        "r_mg": Network(imagenet.r_mg, True),
-        "r_pmg_seg": Network(imagenet.r_pmg_seg, True),
+        "r_mg": Network(settings.r_mg_34, True),
+        "r_pmg_seg": Network(settings.r_pmg_seg, True),
     },
 }
 
@@ -126,55 +129,31 @@ def resolve_network(network: str, dataset: str) -> Network:
 
 def defaults(network: str, dataset: str) -> dict[str, Any]:
     """The options that a network takes, with their default values."""
-    parameters = inspect.signature(resolve_network(network, dataset).builder).parameters.values()
+    parameters = inspect.signature(resolve_network(network, dataset).settings).parameters.values()
     own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     return {**own, "classes": resolve_dataset(dataset).classes, "initialisation": SCHEMES[0]}
 
 
-# ------------------------------------------------------------------------ building
-
-
-def build(network: str, dataset: str, **options: Any) -> nn.Module:
-    """Build and initialise a network that returns logits.
-
-    Weights are drawn from torch's global generator: the same `torch.manual_seed` gives the same
-    network. An option given as None takes its default.
+def check_options(network: str, dataset: str, **given: Any) -> tuple[settings.Settings, int, str]:
+    """What the builder of a network is called with, its number of classes, its initialisation.
 
     Args:
-        network: unet, umg, pmg, r_pmg, sg, r_sg for the MNIST tasks; vgg, resnet, mg, r_mg,
-            pmg, r_pmg for cifar10 and cifar100; r_mg, r_pmg_seg for imagenet.
-        dataset: a name that `resolve_dataset` knows.
-        options: those of the network's builder, `classes` and `initialisation`.
+        given: options; None stands for the default.
 
     Raises:
         UserError: an unknown network, data set or option, or a value that does not fit.
     """
-    scheme = options.pop("initialisation", None)
-    model = skeleton(network, dataset, **options, initialisation=scheme)
-    model.to_empty(device=torch.get_default_device())
-    initialise(model, scheme or SCHEMES[0], resolve_network(network, dataset).residual)
-    return model
-
-
-def skeleton(network: str, dataset: str, **options: Any) -> nn.Module:
-    """The network that `build` builds, without weights (on the meta device), to be examined.
-
-    Raises:
-        UserError: as `build` does.
-    """
-    settings = defaults(network, dataset)
-    for name, value in options.items():
-        if name not in settings:
+    chosen = defaults(network, dataset)
+    for name, value in given.items():
+        if name not in chosen:
             raise UserError(
                 f"network {network} for {dataset} has no option {name!r}; "
-                f"there are {', '.join(settings)}"
+                f"there are {', '.join(chosen)}"
             )
         if value is not None:
-            settings[name] = _CHECKS[name](name, value) if name in _CHECKS else value
-    del settings["initialisation"]
-    builder = resolve_network(network, dataset).builder
-    with torch.device("meta"):
-        return builder(resolve_dataset(dataset).channels, settings.pop("classes"), **settings)
+            chosen[name] = _CHECKS[name](name, value) if name in _CHECKS else value
+    classes, scheme = chosen.pop("classes"), chosen.pop("initialisation")
+    return resolve_network(network, dataset).settings(**chosen), classes, scheme
 
 
 def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
@@ -185,8 +164,8 @@ def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
             because its classifier is made for one size; the message names the sizes that fit.
     """
     spec = resolve_dataset(dataset)
+    multiple = check_options(network, dataset, **options)[0].size_multiple
     if spec.family != "mnist":
-        resolve_network(network, dataset)
         if spec.family == "imagenet" and size >= 32 and size % 32 == 0:
             return  # its classifier averages over whatever the five halvings leave
         if size != spec.size:
@@ -194,10 +173,52 @@ def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
                 f"network {network} for {dataset} needs images of {spec.size} x {spec.size} "
                 f"pixels, not {size}"
             )
-        return
-    multiple = skeleton(network, dataset, **options).size_multiple
-    if size < 1 or size % multiple:
+    elif size < 1 or size % multiple:
         raise UserError(
             f"network {network} cannot work on a canvas of {size} pixels: it halves its grids to "
             f"1/{multiple}, so the side must be a multiple of {multiple}"
         )
+
+
+# ------------------------------------------------------------------------ building
+
+
+def build(network: str, dataset: str, **options: Any) -> "nn.Module":
+    """Build and initialise a network that returns logits.
+
+    Weights are drawn from torch's global generator: the same `torch.manual_seed` gives the same
+    network. An option given as None takes its default.
+
+    Args:
+        network: unet, umg, pmg, r_pmg, sg, r_sg for the MNIST tasks; vgg, resnet, mg, r_mg,
+            pmg, r_pmg for cifar10 and cifar100; r_mg, r_pmg_seg for imagenet.
+        dataset: a name that `resolve_dataset` knows.
+        options: those of the network in `settings.py`, `classes` and `initialisation`.
+
+    Raises:
+        UserError: an unknown network, data set or option, or a value that does not fit.
+    """
+    import torch
+
+    from mg.networks.initialisation import initialise
+
+    model = skeleton(network, dataset, **options)
+    model.to_empty(device=torch.get_default_device())
+    scheme = check_options(network, dataset, **options)[2]
+    initialise(model, scheme, resolve_network(network, dataset).residual)
+    return model
+
+
+def skeleton(network: str, dataset: str, **options: Any) -> "nn.Module":
+    """The network that `build` builds, without weights (on the meta device), to be examined.
+
+    Raises:
+        UserError: as `build` does.
+    """
+    checked, classes, _ = check_options(network, dataset, **options)
+    spec = resolve_dataset(dataset)
+    import torch
+
+    builder = getattr(import_module(f"mg.networks.{spec.family}"), network)
+    with torch.device("meta"):
+        return builder(spec.channels, classes, **checked.arguments)

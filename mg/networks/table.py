@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.errors import UserError
-from mg.networks import cifar
+from mg.networks import settings
 from mg.networks.counting import layers, longest_path, total
 from mg.networks.registry import resolve_dataset, skeleton
 
@@ -145,7 +145,7 @@ def _percent(ours: int | None, printed: float | None) -> float | None:
 
 def multiply_adds_512_256(network: str, options: dict[str, Any]) -> int:
     """What the authors' FLOPs count: a narrower last block, no convolution in its shortcut."""
-    width = [*cifar.PUBLISHED[:-1], [512, 256]]
+    width = [*settings.PUBLISHED[:-1], [512, 256]]
     found = layers(skeleton(network, "cifar100", **options, width=width), (3, 32, 32))
     return sum(layer.multiply_adds for layer in found if ".shortcuts." not in layer.name)
 

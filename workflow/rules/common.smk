@@ -94,6 +94,7 @@ def training_code(family):
         "networks/execution.py",
         "networks/pyramid.py",
         f"networks/{family}.py",
+        "networks/settings.py",
         "networks/initialisation.py",
         "training/feed.py",
         "training/loop.py",
