@@ -15,15 +15,19 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "workflow/profiles/slurm/profile.yaml"
-# The smoke configuration with fewer jobs, and trainings long enough to be caught at work.
-CHANGES = {
-    "tasks": ["translation"],
-    "networks": ["sg", "pmg"],
-    "training": {"tasks": {"translation": {"epochs": 60, "iterations": 5, "batch": 8}}},
-}
+# The smoke configuration; translation is trained long enough to be caught at work.
+CHANGES = {"training": {"tasks": {"translation": {"epochs": 60, "iterations": 5, "batch": 8}}}}
 RESULTS = Path("results/smoke")
-TABLES = [RESULTS / f"tables/{name}.html" for name in ("spatial_transformation", "networks")]
 MODELS = RESULTS / "models/translation"
+ON_GPU = {"train", "evaluate", "saliency"}
+# What happens to one training each. After the last of them the same job starts again; after the
+# others, Snakemake submits another.
+INTERRUPTIONS = {
+    # SLURM asks it to stop at once, because the profile wants that a minute before the end.
+    "limit": "scontrol update JobId={job} TimeLimit=1",
+    "cancelled": "scancel {job}",
+    "requeued": "scontrol requeue {job}",
+}
 
 
 def missing() -> str:
@@ -60,23 +64,23 @@ def jobs() -> list[dict[str, str]]:
     return [record for record in records if record.get("Comment", "").startswith("rule_")]
 
 
-def half_way(directory: Path, networks: set[str]) -> tuple[str, str]:
-    """Wait until a training of one of `networks` has done an epoch: its network and its job."""
+def half_way(directory: Path, spared: set[str]) -> tuple[str, str]:
+    """Wait until a training of a network not `spared` has done an epoch: the network, its job."""
     end = time.monotonic() + 1800
     while time.monotonic() < end:
-        for job in jobs():
-            for network in networks:
-                history = directory / MODELS / f"{network}/seed0/checkpoints/history.csv"
-                ours = job["Comment"] == f"rule_train_wildcards_translation_{network}_0"
-                if ours and job["JobState"] == "RUNNING" and history.exists():
-                    return network, job["JobId"]
+        for job in of_rule(jobs(), "train"):
+            network = re.fullmatch(r"rule_train_wildcards_translation_(\w+)_0", job["Comment"])
+            if network and job["JobState"] == "RUNNING" and network.group(1) not in spared:
+                folder = directory / MODELS / network.group(1) / "seed0"
+                if (folder / "checkpoints/history.csv").exists():
+                    return network.group(1), job["JobId"]
         time.sleep(0.2)
-    pytest.fail(f"no training of {networks} began: {jobs()}")
+    pytest.fail(f"no training began: {jobs()}")
 
 
 @pytest.fixture(scope="module")
 def run(cluster, mnist_directory, tmp_path_factory):
-    """A run in which one training's time runs out and the other's job is cancelled, half-way."""
+    """A whole run, report included, in which three trainings are interrupted half-way."""
     directory = tmp_path_factory.mktemp("run")
     # The profile as a user edits it: a partition for each kind of job.
     text = PROFILE.read_text().replace("  # slurm_partition: NAME", "  slurm_partition: cpu", 1)
@@ -85,61 +89,81 @@ def run(cluster, mnist_directory, tmp_path_factory):
     (directory / "profile/profile.yaml").write_text(text)
     changes = CHANGES | {"mnist": {"directory": str(mnist_directory)}}
     (directory / "changes.yaml").write_text(yaml.safe_dump(changes))
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow/Snakefile"),
+        *("--workflow-profile", "profile", "--slurm-init-seconds-before-status-checks", "1"),
+        *("--configfile", ROOT / "config/smoke.yaml", "changes.yaml"),
+    ]
+    interrupted: dict[str, str] = {}
     with open(directory / "output", "w+") as output:
         snakemake = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow/Snakefile"),
-                *("--workflow-profile", "profile", "--configfile", ROOT / "config/smoke.yaml"),
-                *("changes.yaml", "--slurm-init-seconds-before-status-checks", "1", "--", *TABLES),
-            ],
-            cwd=directory,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            command, cwd=directory, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            networks = set(CHANGES["networks"])
-            first, job = half_way(directory, networks)
-            # SLURM now asks it to stop, because the profile wants that a minute before the end.
-            subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
-            second, job = half_way(directory, networks - {first})
-            subprocess.run(["scancel", job], check=True)
+            for what, interruption in INTERRUPTIONS.items():
+                interrupted[what], job = half_way(directory, set(interrupted.values()))
+                subprocess.run(interruption.format(job=job).split(), check=True)
             status = snakemake.wait()
         finally:
             snakemake.kill()
         output.seek(0)
-        assert status == 0, output.read()
-    return {"directory": directory, "jobs": jobs(), "limit": first, "cancelled": second}
+        said = output.read()
+        assert status == 0, said
+    planned = set(re.findall(r"^rule (\w+):$", said, re.M))
+    for more in (["--report", RESULTS / "report.html"], ["--dry-run"]):
+        done = subprocess.run([*command, *more], cwd=directory, capture_output=True, text=True)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+    return {
+        "directory": directory,
+        "jobs": jobs(),
+        "interrupted": interrupted,
+        "planned": planned,
+        "afterwards": said,
+    }
 
 
-def of_rule(run, rule: str) -> list[dict[str, str]]:
-    return [job for job in run["jobs"] if re.match(rf"rule_{rule}(_|$)", job["Comment"])]
+def of_rule(records: list[dict[str, str]], *rules: str) -> list[dict[str, str]]:
+    names = "|".join(rules)
+    return [job for job in records if re.match(rf"rule_({names})(_wildcards_|$)", job["Comment"])]
+
+
+def test_every_rule_went_through_slurm(run):
+    assert {"generate", *ON_GPU, "results_table", "figure_cost", "overview"} < run["planned"]
+    assert len(of_rule(run["jobs"], *run["planned"])) == len(run["jobs"])
+    assert all(of_rule(run["jobs"], rule) for rule in run["planned"])
 
 
 def test_trainings_had_the_gpu_one_at_a_time(run):
-    trainings = of_rule(run, "train")
-    assert len(trainings) == 4  # two attempts each
-    assert {job["TresPerJob"] for job in trainings} == {"gres:gpu:1"}
-    assert {job["Partition"] for job in trainings} == {"gpu"}
-    spans = sorted((job["StartTime"], job["EndTime"]) for job in trainings)
+    trainings = of_rule(run["jobs"], "train")
+    # Six networks, two tasks, and two that Snakemake submitted again.
+    assert len(trainings) == 14
+    on_gpu = of_rule(run["jobs"], *ON_GPU)
+    assert len(on_gpu) == 14 + 12 + 3
+    assert {job["TresPerJob"] for job in on_gpu} == {"gres:gpu:1"}
+    assert {job["Partition"] for job in on_gpu} == {"gpu"}
+    spans = sorted((job["StartTime"], job["EndTime"]) for job in on_gpu)
     assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
 
 
-def test_data_and_tables_had_none(run):
-    others = [
-        job for rule in ("generate", "results_table", "network_table") for job in of_rule(run, rule)
-    ]
-    assert len(others) == 5
+def test_data_tables_figures_and_pages_had_none(run):
+    others = of_rule(run["jobs"], *run["planned"] - ON_GPU)
     assert all("gpu" not in job.get("TresPerJob", "") + job["TRES"] for job in others)
     assert {(job["Partition"], job["JobState"]) for job in others} == {("cpu", "COMPLETED")}
 
 
-@pytest.mark.parametrize("what", ["limit", "cancelled"])
-def test_an_interrupted_training_went_on_in_the_next_job(run, what):
-    network = run[what]
-    first, second = (job for job in of_rule(run, "train") if f"_{network}_" in job["Comment"])
+@pytest.mark.parametrize("what", INTERRUPTIONS)
+def test_an_interrupted_training_went_on_from_its_checkpoint(run, what):
+    network = run["interrupted"][what]
+    records = of_rule(run["jobs"], "train")
+    *first, last = (job for job in records if f"_translation_{network}_0" in job["Comment"])
     # Asked to stop, a training fails; on a machine so busy that the minute is over, time is out.
-    assert first["JobState"] in {"limit": ("FAILED", "TIMEOUT"), "cancelled": ("CANCELLED",)}[what]
-    assert second["JobState"] == "COMPLETED"
+    ended = {"limit": ("FAILED", "TIMEOUT"), "cancelled": ("CANCELLED",)}.get(what)
+    if ended:
+        assert len(first) == 1 and first[0]["JobState"] in ended
+    else:
+        assert not first and last["Restarts"] == "1"
+    assert last["JobState"] == "COMPLETED"
     folder = run["directory"] / MODELS / f"{network}/seed0"
     log = run["directory"] / RESULTS / f"logs/train/translation/{network}/seed0.log"
     epoch = int(re.match(r"resumed at epoch (\d+),", log.read_text()).group(1))
@@ -153,11 +177,15 @@ def test_the_second_attempt_asks_for_more(run):
         hours, minutes, _ = map(int, job["TimeLimit"].split(":"))
         return int(job["MinMemoryNode"].removesuffix("M")), 60 * hours + minutes
 
-    first, second = (of_rule(run, "train")[place] for place in (0, -1))
-    assert asked(second)[0] == 2 * asked(first)[0]
-    assert asked(second)[1] == 22
+    network = run["interrupted"]["cancelled"]
+    records = of_rule(run["jobs"], "train")
+    first, second = (job for job in records if f"_translation_{network}_0" in job["Comment"])
+    assert asked(second) == tuple(2 * value for value in asked(first))
 
 
 def test_the_run_is_complete(run):
-    for table in TABLES:
-        assert (run["directory"] / table).stat().st_size
+    assert "Nothing to be done" in run["afterwards"]
+    results = run["directory"] / RESULTS
+    assert all((results / f"{name}.html").stat().st_size for name in ("overview", "report"))
+    assert len(list(results.glob("models/*/*/seed0/metrics.json"))) == 12
+    assert not list(results.glob("models/*/*/seed0/checkpoints/*"))

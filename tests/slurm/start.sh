@@ -3,6 +3,7 @@
 #   tests/slurm/start.sh    needs slurmctld, slurmd, srun and munged (tests/slurm/install.sh)
 #   tests/slurm/stop.sh     stops it
 # The node claims 8 processors, 16 GB and one GPU (a character device); two partitions, cpu and gpu.
+# A requeued job waits cred_expire seconds before it starts again.
 # There is no accounting. The configuration has to lie in /etc/slurm: the plugin's job steps forget
 # SLURM_CONF. State and logs lie in $SLURM_RUN.
 set -euo pipefail
@@ -50,7 +51,7 @@ ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$socket
+AuthInfo=socket=$socket,cred_expire=30
 CredType=cred/munge
 $loopback
 StateSaveLocation=$run/state
