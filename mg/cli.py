@@ -258,7 +258,7 @@ def _train(commands) -> None:
         from mg.training.recipe import Recipe
         from mg.training.team import join_team, launch, launched
 
-        if settings.processes > 1 and not launched():
+        if settings.processes != 1 and not launched():
             sys.exit(launch(settings.processes, settings.arguments))
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
         device = choose_device(settings.device)

@@ -12,7 +12,9 @@ import pytest
 import torch
 from test_training_loop import WIDTH, wait_for
 
+from mg.errors import UserError
 from mg.training.checkpoint import read_torch
+from mg.training.team import launch
 
 # Rounding differs in the order of sums, and grows from step to step.
 CLOSE = {"rtol": 1e-3, "atol": 2e-4}
@@ -98,6 +100,8 @@ def test_a_signal_to_any_process_stops_all_with_a_checkpoint_to_go_on_from(tiny,
 
 
 def test_what_processes_cannot_share_is_refused(tiny, tmp_path):
+    with pytest.raises(UserError, match="processes is 0"):
+        launch(0, [])
     asked = command(tiny, tmp_path, 1, "--processes", "2", batch=9)
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 2

@@ -79,7 +79,12 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
     Returns:
         The exit status: 0, or that of the process that failed first.
+
+    Raises:
+        UserError: `processes` is no number of processes.
     """
+    if processes < 1:
+        raise UserError(f"processes is {processes}; it must be at least 1")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
