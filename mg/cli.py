@@ -268,7 +268,9 @@ def _train(commands) -> None:
                 files = settings.train
                 waited = any(team.gather(waited))
                 if waited and is_finished(*training, settings.seed, files, settings.output):
-                    return _log("the training that was waited for was this one; its results stand")
+                    if team.first:
+                        _log("the training that was waited for was this one; its results stand")
+                    return
                 train(
                     settings.network,
                     settings.task,
