@@ -15,7 +15,7 @@ results: .venv/ready  ## Make tables, figures and report of a configuration (CON
 	$(SNAKEMAKE) --report results/$(RUN)/report.html
 
 test: .venv/ready-dev  ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # The plugin asks for the cluster at every start of Snakemake: the tests have it in a venv of its own,
 # which borrows the rest from .venv.
