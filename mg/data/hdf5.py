@@ -6,8 +6,10 @@ zlib's level 1, and smaller. Shuffling bytes first made them larger and slower, 
 layout is that of HDF5 1.10, which checksums its own structures.
 """
 
+import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +48,7 @@ FILES = Layout("mg-files-1", (np.uint8, 2), (np.uint16, 1))
 """x (N, L), paths of image files in UTF-8, padded with zeros; y (N,), the class."""
 
 FORMAT = PIXELS.format
+CHECKSUM = "attributes_crc32"
 _WORDS = {1: "one dimension", 2: "two dimensions", 4: "four dimensions"}
 _CHUNK_BYTES = 2**18  # of x in one chunk; y has as many examples
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -106,6 +109,22 @@ def write(
         for name, checksum in checksums.items():
             file[name].attrs["crc32"] = np.uint32(checksum)
         file.attrs.update({**attributes, "format": layout.format})
+        _seal(file)
+
+
+def _seal(file: h5py.File) -> None:
+    """Note a checksum of the attributes: HDF5 has none of its own for text."""
+    file.attrs[CHECKSUM] = np.uint32(_checksum(file))
+
+
+def _verify(file: h5py.File) -> None:
+    if file.attrs.get(CHECKSUM) not in (None, _checksum(file)):
+        raise ValueError("the checksum of its attributes differs")
+
+
+def _checksum(file: h5py.File) -> int:
+    values = {name: _plain(value) for name, value in file.attrs.items() if name != CHECKSUM}
+    return zlib.crc32(json.dumps(values, sort_keys=True, default=repr).encode())
 
 
 @contextmanager
@@ -200,7 +219,7 @@ def load(
             whole = length == len(data)
             if verify and whole and isal_zlib.crc32(arrays[name]) != data.attrs["crc32"]:
                 raise ValueError(f"the checksum of {name} differs")
-        attributes = {name: _plain(value) for name, value in file.attrs.items()}
+        attributes = {n: _plain(value) for n, value in file.attrs.items() if n != CHECKSUM}
     return Dataset(arrays["x"], arrays["y"], attributes)
 
 
@@ -229,6 +248,7 @@ def _check(file: h5py.File, size: int, layout: Layout) -> None:
     """Refuse what `write` does not make, before anything is allocated for it."""
     if file.attrs.get("format") != layout.format:
         raise ValueError(f"it is not marked {layout.format}")
+    _verify(file)
     for name, dtype, dimensions in layout.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"it has no data set {name} of its own")
@@ -289,6 +309,7 @@ def whole(path: str | os.PathLike) -> Iterator[h5py.File]:
     creation.set_obj_track_times(False)
     with h5py.File(h5py.h5f.create(b"memory", h5py.h5f.ACC_TRUNC, creation, access)) as file:
         yield file
+        _seal(file)
         file.flush()
         content = file.id.get_file_image()
     with atomic_path(path) as temporary:
@@ -309,6 +330,7 @@ def results(path: str | os.PathLike, what: str) -> Iterator[h5py.File]:
         with open(path, "rb"):
             pass
         with h5py.File(path, "r", locking=False) as file:
+            _verify(file)
             yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; it should be {what}") from error

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from mg.errors import UserError
-from mg.files import read_json
+from mg.files import read_object
 from mg.metrics import CLASS_MEASURES
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import UNDEFINED, spread
@@ -71,7 +71,7 @@ def summaries(run: Path) -> dict[tuple[str, str], Summary]:
     paths = sorted((run / "models").glob("*/*/seed*/metrics.json"))
     if not paths:
         raise UserError(f"{run / 'models'} holds no metrics.json; evaluate a model first")
-    classifiers = [path for path in paths if "top1_error" in read_json(path)]
+    classifiers = [path for path in paths if "top1_error" in read_object(path)]
     others = [path for path in paths if path not in classifiers]
     records = read_metrics(classifiers, CLASS_MEASURES) + read_metrics(others)
     return {(s.dataset, s.network): s for s in summarise(records)}

@@ -83,9 +83,9 @@ def write_resources_table(
         UserError: a file is missing or damaged.
     """
     jobs = read_benchmarks(benchmarks)
+    trainings = _trainings([read_object(path) for path in run_paths])
     write_csv(f"{prefix}.csv", ["rule", "job", "seconds", "cpu_seconds", "max_rss_mb"], jobs)
     tables = [_per_rule(jobs), _longest(jobs)]
-    trainings = _trainings([read_object(path) for path in run_paths])
     if trainings.rows:
         tables.append(trainings)
     render.write(prefix, tables, "Time and memory", caption)

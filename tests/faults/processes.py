@@ -12,11 +12,18 @@ from pathlib import Path
 
 # Loaded once, before any fork.
 import mg.data.clutter
+import mg.data.imagenet
+import mg.evaluation.classify
+import mg.evaluation.images
 import mg.evaluation.saliency
 import mg.networks.table
 import mg.report.claims
+import mg.report.classification
+import mg.report.compare
+import mg.report.explorer
 import mg.report.figures
 import mg.report.networks
+import mg.report.pages
 import mg.report.show
 import mg.training.loop  # noqa: F401
 from mg import cli
@@ -115,6 +122,29 @@ def train(run: Path, data: Path, *more) -> list:
         *("--optimizer", "adamw", "--schedule", "one_cycle", "--learning-rate", "0.02"),
         *("--epochs", "2", "--iterations", "4", "--batch", "8", "--threads", "1"),
         *("--device", "cpu", "--train", data, "--output", run, *more),
+    ]
+
+
+NETWORKS = {
+    "cifar10": ("mg", '{"width": [[4, 2, 2], [4, 2, 2], [4, 2, 2], [4, 2, 2], [4, 2]]}'),
+    "imagenet": ("r_mg", '{"depth": 18, "width": [[8, 4, 2], [8, 4, 2], [8, 4], [8]]}'),
+}
+
+
+def train_classifier(run: Path, task: str, data: Path, *more) -> list:
+    """Arguments of a training of a second or two, of one of `NETWORKS`."""
+    network, options = NETWORKS[task]
+    return [
+        *("train", "--network", network, "--task", task, "--options", options),
+        *("--preparation", "plain", "--epochs", "1", "--iterations", "2", "--batch", "8"),
+        *("--threads", "1", "--device", "cpu", "--train", data, "--output", run, *more),
+    ]
+
+
+def prepare(task: str, split: str, source: Path, output: Path) -> list:
+    return [
+        *("prepare", "--task", task, "--split", split, "--source", source),
+        *("--crop", "32", "--output", output),
     ]
 
 

@@ -2,9 +2,10 @@
 
 import shutil
 
+import h5py
 import numpy as np
 import pytest
-from processes import checksums, evaluate, run_mg, saliency, train
+from processes import checksums, evaluate, prepare, run_mg, saliency, train, train_classifier
 
 
 def table(kind, maps=False):
@@ -46,8 +47,39 @@ def explorer(run, out):
     ]
 
 
-# Every file, and the commands that read it.
-READERS = {
+def compare(ours, theirs):
+    """`copy` is the run that may be damaged, `sound` another."""
+    top = {"copy": lambda run: run.parents[3], "sound": lambda run: run.parents[4] / "sound"}
+    return lambda run, out: ["compare", top[ours](run), top[theirs](run)]
+
+
+def page_of_the_run(run, out):
+    configuration = run.parents[3] / "configuration.yaml"
+    return [
+        *("page", "run", "--configuration", configuration, "--runs", run / "run.json"),
+        *("--output", out / "r.html"),
+    ]
+
+
+def resources(run, out):
+    (run.parents[4] / "benchmarks").mkdir(exist_ok=True)
+    (run.parents[4] / "benchmarks/train.tsv").write_text("s\tcpu_time\tmax_rss\n1\t1\t9\n")
+    return [
+        *("table", "resources", "--benchmarks", run.parents[4] / "benchmarks"),
+        *("--runs", run / "run.json", "--output", out / "t"),
+    ]
+
+
+def predict(run, out):
+    return ["predict", "--model", run / "model.pt", "--device", "cpu", run / "image.png"]
+
+
+COMPARED = {
+    "compared, ours": compare("copy", "sound"),
+    "compared, theirs": compare("sound", "copy"),
+}
+# Every file of a run, and the commands that read it.
+PIXELS = {
     "train.h5": {
         "train": lambda run, out: train(out, run / "train.h5"),
         "show": show("train.h5"),
@@ -71,6 +103,8 @@ READERS = {
     "run.json": {
         "evaluate": lambda run, out: evaluate(run),
         "figure of curves": figure("curves", "history"),
+        "table of resources": resources,
+        "page of the run": page_of_the_run,
         "show": show("run.json"),
     },
     "history.csv": {"figure of curves": figure("curves", "history")},
@@ -81,6 +115,7 @@ READERS = {
         "figure of cost": figure("cost", "metrics"),
         "overview": overview,
         "show": show("metrics.json"),
+        **COMPARED,
     },
     "predictions.h5": {
         "figure of outputs": figure("spatial", "data", "predictions"),
@@ -97,7 +132,53 @@ READERS = {
         "images": images("saliency.h5"),
     },
 }
-CASES = [(name, reader) for name, readers in READERS.items() for reader in readers]
+# Those of classifiers: of CIFAR, and of photographs.
+CLASSES = {
+    "cifar-10-python.tar.gz": {
+        "prepare": lambda run, out: prepare("cifar10", "train", run, out / "made.h5"),
+    },
+    "train.h5": {
+        "train": lambda run, out: train_classifier(out, "cifar10", run / "train.h5"),
+        "show": show("train.h5"),
+        "images": images("train.h5"),
+    },
+    "valid.h5": {
+        "train": lambda run, out: train_classifier(
+            *(out, "cifar10", run / "train.h5", "--valid", run / "valid.h5")
+        ),
+    },
+    "test.h5": {"evaluate": lambda run, out: evaluate(run)},
+    "model.pt": {
+        "evaluate": lambda run, out: evaluate(run),
+        "predict": predict,
+        "show": show("model.pt"),
+    },
+    "run.json": {"evaluate": lambda run, out: evaluate(run)},
+    "history.csv": {"figure of curves": figure("curves", "history")},
+    "metrics.json": {
+        "table of classifiers": table("classification"),
+        "overview": lambda run, out: [
+            *("page", "overview", "--metrics", run / "metrics.json", "--output", out / "o.html"),
+        ],
+        **COMPARED,
+    },
+    "predictions.h5": {"show": show("predictions.h5"), "images": images("predictions.h5")},
+}
+PHOTOGRAPHS = {
+    "train.h5": {
+        "train": lambda run, out: train_classifier(out, "imagenet", run / "train.h5"),
+        "images": images("train.h5"),
+    },
+    "test.h5": {"evaluate": lambda run, out: evaluate(run)},
+    "model.pt": {"evaluate": lambda run, out: evaluate(run)},
+}
+READERS = {"whole": PIXELS, "classified": CLASSES, "photographed": PHOTOGRAPHS}
+CASES = [
+    pytest.param(kind, name, reader, id=f"{kind}-{name}-{reader}")
+    for kind, files in READERS.items()
+    for name, readers in files.items()
+    for reader in readers
+]
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4
 DAMAGES = {
     "zero-length": lambda content: b"",
@@ -106,28 +187,39 @@ DAMAGES = {
     "a picture": lambda content: PNG,
     "a text": lambda content: b"<html>no such page</html>\n",
     "a list": lambda content: b"[1, 2]\n",
+    "a number": lambda content: b"3\n",
 }
+ANY_JSON = {"a list", "a number"}  # which can be shown
+DAMAGED = [
+    pytest.param(*case.values, damage, id=f"{case.id}-{damage}")
+    for case in CASES
+    for damage in DAMAGES
+    if not (case.values[1].endswith("json") and case.values[2] == "show" and damage in ANY_JSON)
+]
 
 
 @pytest.fixture
-def copy(whole, tmp_path):
-    """The finished run, to be damaged, and an empty folder to write to."""
-    run = tmp_path / "translation/pmg/seed0"
-    shutil.copytree(whole, run)
-    shutil.copy(run / "test.h5", run / "valid.h5")
-    (tmp_path / "out").mkdir()
-    return run, tmp_path / "out"
+def copy(request, tmp_path):
+    """Copies a finished run, by the name of its fixture, beside a folder to write to."""
+
+    def make(kind):
+        whole = request.getfixturevalue(kind)
+        run = tmp_path / "copy" / whole.relative_to(whole.parents[3])
+        shutil.copytree(whole.parents[3], tmp_path / "copy")
+        (tmp_path / "sound").symlink_to(whole.parents[3])
+        shutil.copy(run / "test.h5", run / "valid.h5")
+        (tmp_path / "out").mkdir()
+        return run, tmp_path / "out"
+
+    return make
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name,reader", CASES)
-def test_a_damaged_file_is_refused_where_it_is_read(copy, name, reader, damage):
-    run, out = copy
-    if reader == "show" and name.endswith("json") and damage == "a list":
-        pytest.skip("any JSON can be shown")
+@pytest.mark.parametrize("kind,name,reader,damage", DAMAGED)
+def test_a_damaged_file_is_refused_where_it_is_read(copy, kind, name, reader, damage):
+    run, out = copy(kind)
     (run / name).write_bytes(DAMAGES[damage]((run / name).read_bytes()))
     before = checksums(run)
-    ended = run_mg(*READERS[name][reader](run, out))
+    ended = run_mg(*READERS[kind][name][reader](run, out))
     assert name in ended.line
     assert checksums(run) == before, "what was there is as it was"
     assert not checksums(out), "nothing was written"
@@ -136,22 +228,23 @@ def test_a_damaged_file_is_refused_where_it_is_read(copy, name, reader, damage):
 DATED = {"run.json", "metrics.json", "history.csv"}  # hold times: never the same twice
 
 
-@pytest.mark.parametrize("name,reader", CASES)
-def test_a_flipped_bit_is_refused_or_changes_nothing(copy, name, reader):
+@pytest.mark.parametrize("kind,name,reader", CASES)
+def test_a_flipped_bit_is_refused_or_changes_nothing(copy, kind, name, reader):
     """Wherever a bit is flipped: one line, or exactly what the sound file gives."""
-    run, out = copy
+    run, out = copy(kind)
     sound = (run / name).read_bytes()
     random = np.random.default_rng(len(name) + len(reader))
 
     def result():
-        ended = run_mg(*READERS[name][reader](run, out))
+        ended = run_mg(*READERS[kind][name][reader](run, out))
         made = checksums(run, out)
         return ended, {p: made[p] for p in made if p.name not in {name} | DATED}
 
     expected, files = result()
     assert expected.code == 0, expected.err
     refused = 0
-    for place in random.integers(len(sound), size=4):
+    used = np.flatnonzero(np.frombuffer(sound, np.uint8))  # the rest is mostly padding
+    for place in random.choice(used, size=5):
         damaged = bytearray(sound)
         damaged[place] ^= 1 << int(random.integers(8))
         (run / name).write_bytes(damaged)
@@ -163,6 +256,30 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(copy, name, reader):
             assert ended.out == expected.out
         assert made == files
     assert refused or reader.startswith(("show", "images", "figure"))  # these read only a part
+
+
+@pytest.mark.parametrize(
+    "kind,name,attribute",
+    [
+        ("whole", "test.h5", "mode"),
+        ("whole", "predictions.h5", "network"),
+        ("whole", "saliency.h5", "network"),
+        ("classified", "test.h5", "classes"),
+        ("classified", "predictions.h5", "classes"),
+        ("photographed", "test.h5", "directory"),
+    ],
+)
+def test_an_altered_text_in_a_file_is_noticed(copy, kind, name, attribute):
+    """HDF5 itself has no checksum of texts: `kind 3` for `kind 2` would pass."""
+    run, out = copy(kind)
+    with h5py.File(run / name, "r+") as file:
+        text = file.attrs[attribute]
+        first = text if isinstance(text, str) else text[0]
+    content = (run / name).read_bytes()
+    assert content.count(first.encode())
+    (run / name).write_bytes(content.replace(first.encode(), first[:-1].encode() + b"~"))
+    assert name in run_mg("show", run / name, "--images", out / "i").line
+    assert not checksums(out)
 
 
 @pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
