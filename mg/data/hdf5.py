@@ -49,6 +49,10 @@ FILES = Layout("mg-files-1", (np.uint8, 2), (np.uint16, 1))
 
 FORMAT = PIXELS.format
 CHECKSUM = "attributes_crc32"
+_KINDS = dict.fromkeys(("task", "split", "mode", "directory"), str) | {
+    "canvas": int,
+    "classes": list,
+}
 _WORDS = {1: "one dimension", 2: "two dimensions", 4: "four dimensions"}
 _CHUNK_BYTES = 2**18  # of x in one chunk; y has as many examples
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -57,6 +61,17 @@ _MOST_CHUNKS = 2**20  # 256 GB of x
 _DEFLATE_LIMIT = 1032  # deflate makes nothing smaller than this
 
 Block = tuple[np.ndarray, np.ndarray]
+
+
+class Attributes(dict[str, Any]):
+    """Those of the file at `path`; to ask for one that it lacks is a UserError."""
+
+    def __init__(self, path: str | os.PathLike, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise UserError(f"{self.path} does not say its {name}; delete it and make it again")
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,7 @@ class Dataset:
 
     x: np.ndarray
     y: np.ndarray
-    attributes: dict[str, Any]
+    attributes: Attributes
 
 
 def write(
@@ -220,7 +235,20 @@ def load(
             if verify and whole and isal_zlib.crc32(arrays[name]) != data.attrs["crc32"]:
                 raise ValueError(f"the checksum of {name} differs")
         attributes = {n: _plain(value) for n, value in file.attrs.items() if n != CHECKSUM}
-    return Dataset(arrays["x"], arrays["y"], attributes)
+        _check_attributes(attributes, arrays["y"])
+    return Dataset(arrays["x"], arrays["y"], Attributes(path, attributes))
+
+
+def _check_attributes(attributes: dict[str, Any], y: np.ndarray) -> None:
+    for name, value in attributes.items():
+        if not isinstance(value, _KINDS.get(name, object)):
+            raise ValueError(f"its {name} is {value!r:.60}")
+    names = attributes.get("classes")
+    if names is not None:
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("its classes are not names")
+        if y.max(initial=0) >= len(names):
+            raise ValueError(f"it has images of more than its {len(names)} classes")
 
 
 @contextmanager

@@ -19,8 +19,10 @@ from processes import evaluate, run_mg, saliency, train
 from mg.data import cifar, hdf5, mnist
 from mg.data.download import SourceError
 from mg.errors import UserError
+from mg.evaluation.predict import check_fits
 from mg.files import read_json
 from mg.training.checkpoint import read_torch
+from mg.training.feed import for_training
 
 
 @pytest.fixture
@@ -230,29 +232,41 @@ def test_any_maps(tmp_path, whole, what):
     refused_or_read(read, tmp_path / "saliency.h5")
 
 
+@pytest.fixture(params=["translation", "cifar10", "imagenet"])
+def of_a_task(request):
+    """A task, and a test set of it."""
+    kinds = {"translation": "whole", "cifar10": "classified", "imagenet": "photographed"}
+    return request.param, request.getfixturevalue(kinds[request.param]) / "test.h5"
+
+
 @quick
 @given(
     st.dictionaries(
-        st.sampled_from(["task", "split", "format", "seed", "canvas", "mode"]),
-        st.one_of(st.integers(-(2**31), 2**31), st.floats(), st.text(max_size=5).filter(
+        st.sampled_from(
+            ["task", "split", "format", "seed", "canvas", "mode", "classes", "directory"]
+        ),
+        st.one_of(st.none(), st.integers(-(2**31), 2**31), st.floats(), st.text(max_size=5).filter(
             lambda text: "\0" not in text), st.lists(st.integers(0, 9), max_size=3)),
     )
 )  # fmt: skip
-def test_any_attributes_of_a_data_set(tmp_path, whole, attributes):
+def test_any_attributes_of_a_data_set(tmp_path, of_a_task, attributes):
+    """None stands for an attribute that is missing."""
+    task, sound = of_a_task
     path = tmp_path / "set.h5"
-    shutil.copy(whole / "test.h5", path)
+    shutil.copy(sound, path)
     with h5py.File(path, "r+") as file:
         del file.attrs[hdf5.CHECKSUM]  # as in a file of somebody else's
         for name, value in attributes.items():
             try:
-                file.attrs[name] = value
+                if value is not None:
+                    file.attrs[name] = value
+                elif name in file.attrs:
+                    del file.attrs[name]
             except (TypeError, ValueError, OverflowError, UnicodeEncodeError):
                 pass  # what HDF5 cannot hold
-    data = refused_or_read(hdf5.load, path)
-    if data is not None:
-        from mg.evaluation.predict import check_fits
-
-        refused_or_read(check_fits, {"dataset": "translation"}, data, path)
+    data = refused_or_read(for_training, task, [path], torch.device("cpu"), "plain")
+    if data is not None and task == "translation":
+        refused_or_read(check_fits, {"dataset": task}, hdf5.load(path), path)
 
 
 @quick
