@@ -17,6 +17,7 @@ process makes it, nor on what was made before.
 
 import csv
 import signal
+import warnings
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -35,6 +36,9 @@ SPLITS = ("train", "valid", "test")
 HELD_OUT = 25  # every 25th training image is for validation
 CROP = 224
 SUFFIXES = (".jpeg", ".jpg", ".png")
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # Pillow runs a program for others
+MOST_PIXELS = 2**26  # of a photograph; ImageNet's largest have 18 million
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Principal components of the colours of ImageNet's pixels, and their deviations.
@@ -285,11 +289,15 @@ def decode(path: str | PathLike) -> Image.Image:
     """The photograph at `path`, in RGB.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, is in none of `FORMATS`, or declares more than `MOST_PIXELS`.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged notes beside the pixels
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                return image.convert("RGB")
     except Exception as error:  # damaged files make the decoders stumble in every way there is
         reason = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no readable image: {reason[0][:200]}") from error

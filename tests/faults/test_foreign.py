@@ -1,12 +1,15 @@
 """Files made to do harm: refused, never executed, and nothing large is allocated for them."""
 
+import gzip
 import io
 import os
 import pickle
 import resource
 import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
@@ -14,9 +17,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from processes import evaluate, run_mg, saliency, train
 
-from mg.data import cifar, hdf5, mnist
+from mg.data import cifar, hdf5, imagenet, mnist
 from mg.data.download import SourceError
 from mg.errors import UserError
 from mg.evaluation.predict import check_fits
@@ -47,6 +51,13 @@ def with_little_memory():
     pages = int(open("/proc/self/statm").read().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + 300_000_000
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def predict(run, image, out):
+    return [
+        *("predict", "--model", run / "model.pt", "--device", "cpu"),
+        *("--output", out, image),
+    ]
 
 
 PICKLES = {
@@ -176,6 +187,47 @@ def test_an_archive_that_climbs_out_writes_nothing(tmp_path):
     assert not os.path.exists("/tmp/mg-outside")
 
 
+def drawn(path, kind, size=(40, 30)):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    Image.fromarray(pixels).save(path, kind)
+    return path.read_bytes()
+
+
+def gigantic_png(content, size):
+    header = b"IHDR" + struct.pack(">II", size, size) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+def gigantic_jpeg(content, size):
+    place = content.index(b"\xff\xc0") + 5
+    return content[:place] + struct.pack(">HH", size, size) + content[place + 4 :]
+
+
+def gigantic_bmp(content, size):
+    return content[:18] + struct.pack("<II", size, size) + content[26:]
+
+
+GIGANTIC = {"PNG": gigantic_png, "JPEG": gigantic_jpeg, "BMP": gigantic_bmp}
+
+
+@pytest.mark.parametrize("size", [8000, 13000, 65000])
+@pytest.mark.parametrize("kind", GIGANTIC)
+def test_an_image_that_declares_a_gigantic_size_takes_no_memory(copy, tmp_path, kind, size):
+    """Of 64 million pixels and more, in a few kilobytes; the last ones are bombs to Pillow too."""
+    path = tmp_path / "image"
+    path.write_bytes(GIGANTIC[kind](drawn(path, kind), size))
+    ended = run_mg(*predict(copy, path, tmp_path / "out"), before=with_little_memory)
+    assert f"{path} is no readable image" in ended.line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_that_another_program_would_read_is_refused(copy, tmp_path):
+    """Pillow gives PostScript, which is a program, to Ghostscript."""
+    drawn(tmp_path / "image.eps", "EPS")
+    ended = run_mg(*predict(copy, tmp_path / "image.eps", tmp_path / "out"))
+    assert "image.eps is no readable image" in ended.line
+
+
 # ------------------------------------------------------------------------ anything at all
 
 quick = settings(
@@ -221,6 +273,37 @@ def test_any_idx_file(tmp_path, what):
 def test_any_data_set(tmp_path, whole, what):
     (tmp_path / "set.h5").write_bytes(changed((whole / "test.h5").read_bytes(), what))
     refused_or_read(hdf5.load, tmp_path / "set.h5")
+
+
+IMAGES = {"PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM"}
+
+
+@quick
+@given(
+    st.sampled_from(sorted(IMAGES)),
+    st.lists(
+        st.tuples(st.integers(0, 4000), st.one_of(st.integers(0, 255), st.none())), max_size=4
+    ),
+    st.booleans(),
+)
+def test_any_image(tmp_path, kind, what, in_the_header):
+    path = tmp_path / f"sound {kind}"
+    sound = path.read_bytes() if path.exists() else drawn(path, kind)
+    if in_the_header:
+        what = [(place % 60, byte) for place, byte in what]
+    content = changed(sound, what)
+    (tmp_path / "image").write_bytes(content)
+    image = refused_or_read(imagenet.decode, tmp_path / "image")
+    if content == sound:
+        assert image.size == (40, 30)
+    assert image is None or image.mode == "RGB" and image.width * image.height <= 2**26
+
+
+@quick
+@given(st.binary(max_size=200))
+def test_anything_else_as_an_image(tmp_path, content):
+    (tmp_path / "image").write_bytes(content)
+    refused_or_read(imagenet.decode, tmp_path / "image")
 
 
 @quick
@@ -299,6 +382,46 @@ def test_any_archive(tmp_path, what):
             b"".join(pieces)
 
     refused_or_read(read)
+
+
+@quick
+@given(st.one_of(st.binary(max_size=80), changes))
+def test_any_archive_of_cifar(tmp_path, classified, what):
+    """The compressed bytes; what is within them, below."""
+    name = cifar.ARCHIVES["cifar10"].file
+    sound = (classified / name).read_bytes()
+    (tmp_path / name).write_bytes(what if isinstance(what, bytes) else changed(sound, what))
+    refused_or_read(cifar.read, "cifar10", tmp_path, "test")
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=6))
+def test_any_tar_file_of_cifar(tmp_path, classified, what):
+    """Headers and beginnings of pickles changed under a right checksum of the whole."""
+    name = cifar.ARCHIVES["cifar10"].file
+    content = gzip.decompress((classified / name).read_bytes())
+    (tmp_path / name).write_bytes(gzip.compress(changed(content, what), 1))
+    for split in ("train", "test"):
+        refused_or_read(cifar.read, "cifar10", tmp_path, split)
+
+
+pieces = st.sampled_from(
+    [b"\x80\x02", b"}", b"]", b")", b"(", b"q\x00", b"h\x00", b"K\x07", b"U\x04data", b"s", b"u",
+     b"e", b"a", b"t", b"\x85", b"\x86", b"\x87", b"R", b"b", b"N", b"\x88", b"0", b"2", b"."]
+    + [f"c{module}\n{name}\n".encode() for module, name in cifar._Unpickler._STAND_INS]
+    + [b"cos\nsystem\n", b"r\xff\xff\xff\x7f", b"T\xff\xff\xff\x7f", b"\x8a\xff"]
+)  # fmt: skip
+
+
+@quick
+@given(st.lists(pieces, max_size=25))
+def test_any_pickle_of_cifar(parts):
+    """Programs of the operations that these archives use, in any order, and a few others."""
+    try:
+        value = cifar._unpickle(b"".join(parts) + b".", "batch")
+        cifar._batch(value, cifar.ARCHIVES["cifar10"], "batch")
+    except ValueError as error:  # its caller names the archive
+        assert "\n" not in str(error)
 
 
 def test_a_malicious_pickle_of_cifar_is_refused(tmp_path):
