@@ -48,5 +48,5 @@ rule train:
         " --learning-rate {params.learning_rate:q} --weight-decay {params.weight_decay:q}"
         " --precision {params.precision:q} {params.output_prior:q} --epochs {params.epochs:q} --iterations {params.iterations:q}"
         " --batch {params.batch:q} --accumulate {params.accumulate:q}"
-        " --preparation {params.preparation:q} --workers {threads} --processes {resources.processes}"
+        " --preparation {params.preparation:q} --workers {threads} --processes {resources.processes:q}"
         " --device {resources.device:q} --execution {resources.execution:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"
