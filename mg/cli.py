@@ -7,13 +7,12 @@ imported where they are used, so that `mg --help` and light commands start at on
 import argparse
 import json
 import os
-import re
 import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mg.errors import UserError
+from mg.errors import UserError, short_of_memory
 
 TASKS = (
     "segmentation",
@@ -55,19 +54,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 _STOPPING = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
-_OUT_OF_MEMORY = re.compile("out of memory|not enough memory|allocate memory")
 
 
 def _users_message(error: BaseException) -> str | None:
     """What to tell of an error that is not a fault of this program; None if it is one."""
+    # Who turned a GPU's own error into a `UserError` says more; other causes were not foreseen.
+    foreseen = type(error.__cause__).__name__ == "OutOfMemoryError"
+    if short_of_memory(error) and not foreseen:
+        return "not enough memory; use a smaller set or batch, or a machine with more"
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}"
-    starved = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
-    if isinstance(error, MemoryError) or starved:
-        return "not enough memory; use a smaller set or batch, or a machine with more"
     return None
 
 

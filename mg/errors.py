@@ -1,4 +1,6 @@
-"""The one exception for mistakes a user can correct."""
+"""The one exception for mistakes a user can correct, and how to know that memory ran out."""
+
+import re
 
 
 class UserError(Exception):
@@ -7,3 +9,35 @@ class UserError(Exception):
     Its text is the whole message: one line that says what is wrong, where, and what to do. The
     command line prints it without a traceback and exits with status 2.
     """
+
+
+# What libraries say instead of raising MemoryError: PyTorch and CUDA, C++, HDF5, oneDNN, Python,
+# Pillow.
+_SHORT = re.compile(
+    "out of memory|not enough memory|allocate memory|bad_alloc|memory allocation failed"
+    "|could not create a primitive|error return without exception set"
+    "|codec configuration error when writing"
+)
+_PERHAPS = re.compile("filter returned failure")  # HDF5 of damaged bytes, too
+_LITTLE = 1 << 26  # bytes
+
+
+def short_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that there is not enough memory."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, OSError | RuntimeError | SystemError):
+            text = str(error)
+            if _SHORT.search(text) or _PERHAPS.search(text) and not _there_is_some():
+                return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
+def _there_is_some() -> bool:
+    try:
+        bytearray(_LITTLE)
+    except MemoryError:
+        return False
+    return True

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mg.data import hdf5
 from mg.data.vision import transforms as T
-from mg.errors import UserError
+from mg.errors import UserError, short_of_memory
 
 SPLITS = ("train", "valid", "test")
 HELD_OUT = 25  # every 25th training image is for validation
@@ -299,6 +299,8 @@ def decode(path: str | PathLike) -> Image.Image:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
                 return image.convert("RGB")
     except Exception as error:  # damaged files make the decoders stumble in every way there is
+        if short_of_memory(error):
+            raise
         reason = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no readable image: {reason[0][:200]}") from error
 

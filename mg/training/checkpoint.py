@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mg.errors import UserError
+from mg.errors import UserError, short_of_memory
 from mg.files import atomic_path
 
 FORMAT = "mg-checkpoint-2"
@@ -22,7 +22,8 @@ def read_torch(path: Path) -> Any:
     """Read a file of `write_torch` without executing anything that it holds.
 
     Raises:
-        UserError: missing, damaged, or holding more than tensors and plain values.
+        UserError: missing, damaged, or holding more than tensors and plain values. Too little
+            memory is none of these: it is raised as it comes.
     """
     try:
         _verify(path)
@@ -30,6 +31,8 @@ def read_torch(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except Exception as error:  # damaged bytes make the reader stumble in every way there is
+        if short_of_memory(error):
+            raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"{path} is damaged or no file of mg ({reason[0]}); delete it and make it again"

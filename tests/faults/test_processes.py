@@ -12,10 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from processes import Running, checksums, evaluate, run_mg, saliency, train
+from PIL import Image
+from processes import Running, checksums, evaluate, prepare, run_mg, saliency, train
+
+from mg.data import hdf5
+from mg.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent.parent
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -139,31 +144,119 @@ def test_a_step_killed_at_random_moments(step, number, whole, mnist, tmp_path):
 # ------------------------------------------------------------------------ memory and disk
 
 
-def starved():
-    """Half a gigabyte less than anything needs: as on a machine with too little memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + 50_000_000
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+def starved(megabytes=50):
+    """As on a machine with too little memory: so much more than the process has already."""
+
+    def limit():
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * os.sysconf("SC_PAGE_SIZE") + int(megabytes * 1e6)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+    return limit
 
 
 HUGE = ("--options", '{"width": [1024, 1024]}', "--batch", "256")
 
 
 def test_a_training_without_memory_says_so(tiny, tmp_path):
-    ended = run_mg(*train(tmp_path / "run", tiny / "train.h5", *HUGE), before=starved)
+    ended = run_mg(*train(tmp_path / "run", tiny / "train.h5", *HUGE), before=starved())
     assert "not enough memory" in ended.line
     assert not checksums(tmp_path)
 
 
 def test_generating_without_memory_says_so(mnist, tmp_path):
-    def none():
-        starved()
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0] - 45_000_000
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-    ended = run_mg(*generate(tmp_path, mnist), "--canvas", "2048", before=none)
+    ended = run_mg(*generate(tmp_path, mnist), "--canvas", "2048", before=starved(5))
     assert "not enough memory" in ended.line
     assert not checksums(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def large(whole, tmp_path_factory):
+    """A finished run whose every file takes tens of megabytes to read."""
+    run = tmp_path_factory.mktemp("large") / "translation/pmg/seed0"
+    shutil.copytree(whole, run)
+    y = np.zeros((4, 1, 1024, 1024), np.uint8)
+    y[:, :, 300:500, 300:500] = 1
+    noise = np.random.default_rng(0).uniform(0, 0.2, y.shape)
+    attributes = {"task": "translation", "split": "test", "mode": "independent", "seed": 0}
+    x = np.clip(0.8 * y + noise, 0, 1).astype(np.float32)
+    hdf5.write(run / "test.h5", [(x, y)], attributes | {"canvas": 1024})
+    assert run_mg(*evaluate(run)).code == 0
+    record = read_json(run / "metrics.json")
+    write_json(run / "metrics.json", record | {"remark": 60_000_000 * "x"})
+    return run
+
+
+STARVED = {
+    "evaluate": lambda run, out: FILLING["evaluate"](run, out, None),
+    "saliency": lambda run, out: FILLING["saliency"](run, out, None),
+    "table": lambda run, out: FILLING["table"](run, out, None),
+    "figure": lambda run, out: [
+        *("figure", "spatial", "--data", run / "test.h5", "--output", out / "f"),
+        *("--predictions", run / "predictions.h5"),
+    ],
+    "overview": lambda run, out: [
+        *("page", "overview", "--metrics", run / "metrics.json", "--output", out / "o.html"),
+    ],
+    "explorer": lambda run, out: [
+        *("page", "explorer", "--data", run / "test.h5", "--output", out / "e.html"),
+        *("--predictions", run / "predictions.h5"),
+    ],
+}
+
+
+@pytest.mark.parametrize("megabytes", [0, 1, 5, 10, 20, 30, 50])
+@pytest.mark.parametrize("step", STARVED)
+def test_a_step_without_memory_says_so(step, megabytes, large, tmp_path):
+    """Wherever memory ends: each library says it in its own way, some as of a damaged file."""
+    ended = run_mg(*STARVED[step](large, tmp_path), before=starved(megabytes))
+    assert "not enough memory" in ended.line
+    assert not checksums(tmp_path), "nothing was written"
+
+
+@pytest.mark.parametrize("megabytes", [60, 90, 120])
+def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_passed_over(
+    megabytes, checkpointed, tiny, tmp_path
+):
+    """Nor is it called damaged, and begun anew what was half done."""
+    run = tmp_path / "run"
+    shutil.copytree(checkpointed, run)
+    before = checksums(run)
+    ended = run_mg(*wide_training(run, tiny), before=starved(megabytes))
+    assert "not enough memory" in ended.err.splitlines()[-1] and ended.code == 2
+    assert "ignored" not in ended.err and "Traceback" not in ended.err
+    assert checksums(run) == before
+
+
+def wide_training(run, tiny):
+    wide = ("--options", '{"width": [256, 256]}', "--batch", "1", "--checkpoint-seconds", "0")
+    return train(run, tiny / "train.h5", *wide)
+
+
+@pytest.fixture(scope="module")
+def checkpointed(tiny, tmp_path_factory):
+    """A training with checkpoints of a hundred megabytes."""
+    run = tmp_path_factory.mktemp("checkpointed") / "run"
+    process = Running(*wide_training(run, tiny))
+    process.wait_until_said("epoch   1/2")
+    os.kill(process.pid, signal.SIGTERM)
+    ended = process.end()
+    assert ended.code == 128 + signal.SIGTERM, ended.err
+    return run
+
+
+def test_a_photograph_that_memory_does_not_suffice_for_is_not_left_out(photographed, tmp_path):
+    """As one that cannot be read is: the measure would be of fewer images."""
+    run = tmp_path / "imagenet/r_mg/seed0"
+    shutil.copytree(photographed, run)
+    Image.new("RGB", (8000, 8000)).save(run / "images/val/n01/n01_000.JPEG")
+    arguments = prepare("imagenet", "test", run / "images", run / "test.h5")
+    assert run_mg(*arguments).code == 0
+    assert run_mg(*evaluate(run)).code == 0
+    before = checksums(run)
+    ended = run_mg(*evaluate(run), before=starved(150))
+    assert "not enough memory" in ended.line
+    assert checksums(run) == before
 
 
 def test_a_disk_that_fills_while_checkpointing(tiny, tmp_path, small_disk):
