@@ -353,13 +353,13 @@ def test_a_second_training_goes_on_where_the_first_was_killed(tiny, tmp_path):
 # ------------------------------------------------------------------------ Snakemake
 
 
-def snakemake(directory, *more):
-    """The real workflow up to one trained network, on data that are there already."""
+def snakemake(directory, *more, seeds=(0,)):
+    """The real workflow up to trained networks, on data that are there already."""
+    models = [f"results/killed/models/translation/pmg/seed{seed}/model.pt" for seed in seeds]
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")),
         *("--directory", str(directory), "--configfile", str(directory / "changed.yaml")),
-        *("--cores", "1", "results/killed/models/translation/pmg/seed0/model.pt"),
-        *("--allowed-rules", "train", "--rerun-triggers", "mtime", *more),
+        *("--cores", "1", *models, "--allowed-rules", "train", "--rerun-triggers", "mtime", *more),
     ]
 
 
@@ -369,8 +369,9 @@ def project(tiny, tmp_path):
         "run": "killed",
         "tasks": ["translation"],
         "networks": ["pmg"],
+        "seeds": [0, 1],
         "architectures": {"pmg": {"options": {"width": [4, 4]}}},
-        "training": {"tasks": {"translation": {"epochs": 12, "iterations": 40, "batch": 8}}},
+        "training": {"tasks": {"translation": {"epochs": 4, "iterations": 40, "batch": 8}}},
     }
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(config))
     data = tmp_path / "results/killed/data/translation"
@@ -409,24 +410,101 @@ def trainings(directory):
     return found
 
 
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+@pytest.fixture
+def half_way(project):
+    """A Snakemake of two trainings, the folders of both, and its job: the first, held half way."""
+    models = [project / f"results/killed/models/translation/pmg/seed{seed}" for seed in (0, 1)]
+    process = subprocess.Popen(snakemake(project, seeds=(0, 1)), **PIPES, start_new_session=True)
+    begun = [model / "checkpoints/history.csv" for model in models]
+    wait_for(lambda: any(path.exists() for path in begun), process)
+    if begun[1].exists():  # Snakemake does not promise an order
+        models.reverse()
+    (job,) = trainings(project)
+    os.kill(job, signal.SIGSTOP)  # so that it does not end before the signal
+    return process, *models, job
+
+
+def finish(project, model, other):
+    """The same command again, without unlocking; what it has said."""
+    done = subprocess.run(snakemake(project, seeds=(0, 1)), **PIPES)
+    assert done.returncode == 0, done.stdout
+    for folder in (model, other):
+        assert {path.name for path in folder.iterdir()} == {"model.pt", "history.csv", "run.json"}
+        epochs = [row["epoch"] for row in losses(folder)]
+        assert epochs == [str(epoch) for epoch in range(1, 5)], "each once"
+    return done.stdout
+
+
+def log_of(model):
+    return model.parents[3] / f"logs/train/translation/pmg/{model.name}.log"
+
+
+def test_snakemake_that_is_asked_to_end_lets_its_job_end(project, half_way):
+    """SIGTERM: the training that runs is finished, the next is not begun."""
+    process, model, other, job = half_way
+    process.terminate()
+    time.sleep(2)
+    assert process.poll() is None and trainings(project) == [job], "it waits"
+    os.kill(job, signal.SIGCONT)
+    output, _ = process.communicate()
+    assert process.returncode == 1, output
+    assert not trainings(project) and not other.exists()
+    made = checksums(model)
+    assert {path.name for path in made} == {"model.pt", "history.csv", "run.json"}
+    finish(project, model, other)
+    assert checksums(model) == made, "it was not trained again"
+
+
+def test_an_interrupted_snakemake_leaves_a_checkpoint(project, half_way):
+    """SIGINT to all processes, as Ctrl-C sends it: the next Snakemake goes on from there."""
+    process, model, other, job = half_way
+    os.killpg(process.pid, signal.SIGINT)
+    os.kill(job, signal.SIGCONT)
+    output, _ = process.communicate()
+    assert process.returncode == 1, output
+    assert not trainings(project) and not other.exists()
+    said = log_of(model).read_text()
+    assert "mg train: SIGINT at epoch" in said and "the same command goes on" in said
+    assert "checkpoint.pt" in {path.name for path in (model / "checkpoints").iterdir()}
+    assert not (model / "model.pt").exists()
+    finish(project, model, other)
+    assert "resumed at epoch" in log_of(model).read_text()
+
+
+def test_a_job_that_the_system_kills_is_explained(project, half_way):
+    """As the kernel does when memory ends; the other training is made, the same command goes on."""
+    process, model, other, job = half_way
+    os.kill(job, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    (line,) = [line for line in output.splitlines() if "memory" in line and "SIGKILL" in line]
+    assert "train" in line and "--cores" in line
+    made = checksums(other)
+    assert not (model / "model.pt").exists() and other / "model.pt" in made
+    assert "SIGKILL" not in finish(project, model, other)
+    assert checksums(other) == made
+
+
 def test_a_killed_snakemake_leaves_one_training_and_the_next_waits_for_it(project):
     """While the first runs, a second is refused; after its death the orphan is waited for."""
     model = project / "results/killed/models/translation/pmg/seed0"
     log = project / "results/killed/logs/train/translation/pmg/seed0.log"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    first = subprocess.Popen(snakemake(project), **pipes)
+    first = subprocess.Popen(snakemake(project), **PIPES)
     wait_for(lambda: (model / "checkpoints/history.csv").exists(), first)
     (orphan,) = trainings(project)
     os.kill(orphan, signal.SIGSTOP)  # so that it does not end before the others have come
 
-    both = subprocess.run(snakemake(project), **pipes)
+    both = subprocess.run(snakemake(project), **PIPES)
     assert both.returncode != 0 and "cannot be locked" in both.stdout
 
     first.kill()
     first.communicate()
     assert trainings(project) == [orphan]
     subprocess.run(snakemake(project, "--unlock"), check=True, capture_output=True)
-    second = subprocess.Popen(snakemake(project), **pipes)
+    second = subprocess.Popen(snakemake(project), **PIPES)
     wait_for(lambda: "is training into" in content(log), second)
     os.kill(orphan, signal.SIGCONT)
     output, _ = second.communicate()

@@ -274,6 +274,20 @@ def main_figure():
     return f"{RESULTS}/figures/{'spatial' if SPATIAL_TASKS else others}.svg"
 
 
+def explain_signals(logs):
+    """Say what a job that was killed has most likely died of; Snakemake only names the signal."""
+    text = "".join(Path(log).read_text(errors="replace") for log in logs)
+    died = re.findall(
+        r"Command '.*? mg (\w+) .*died with <Signals\.(SIG(?:KILL|SEGV|ABRT|BUS)):", text
+    )
+    for command, name in sorted(set(died)):
+        print(
+            f"mg {command} was killed by {name}: most likely memory ran out. Run fewer jobs at a time"
+            " (--cores 1), or where there is more; the same command goes on.",
+            file=sys.stderr,
+        )
+
+
 def targets():
     """Everything that this configuration asks for."""
     pages = [f"{RESULTS}/{name}.html" for name in ("overview", "run", "tables/resources")]
