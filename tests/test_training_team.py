@@ -48,10 +48,11 @@ def loss(output):
         return float(list(csv.DictReader(handle))[-1]["train_loss"])
 
 
-def test_two_processes_train_as_one_that_computes_two_halves(tiny, tmp_path):
-    """Each half of a batch has its own batch statistics in both."""
-    one, _ = trained(tiny, tmp_path / "one", 1, "--accumulate", "2")
-    two, run = trained(tiny, tmp_path / "two", 2, "--accumulate", "2")
+@pytest.mark.parametrize("parts", ["2", "4"])
+def test_two_processes_train_as_one_that_computes_the_parts_alone(tiny, tmp_path, parts):
+    """Each part of a batch has its own batch statistics in both."""
+    one, _ = trained(tiny, tmp_path / "one", 1, "--accumulate", parts)
+    two, run = trained(tiny, tmp_path / "two", 2, "--accumulate", parts)
     assert run["processes"] == 2
     parameters = [name for name in one if "running" not in name and "tracked" not in name]
     for name in parameters:

@@ -90,8 +90,17 @@ class TeamStep(Step):
         # Some layers are not computed (see `leave_out_unread`). The running statistics of the
         # first process are kept; those of the others are never used.
         self.trained = DistributedDataParallel(
-            self.model, find_unused_parameters=True, broadcast_buffers=False
+            self.model, find_unused_parameters=True, forward_sync_buffers=False
         )
+        self.parts = 0  # computed so far
+
+    def backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """As alone; the gradients of a batch are averaged with its last part, all at once."""
+        self.parts += 1
+        if self.parts % self.accumulate == 0:
+            return super().backward(x, y)
+        with self.trained.no_sync():
+            return super().backward(x, y)
 
 
 class CompiledStep(Step):
