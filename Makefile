@@ -11,6 +11,7 @@ RUN := $(shell sed -n 's/^run: *//p' config/config.yaml $(CONFIG) | tail -n 1 | 
 .PHONY: results test test-slurm slurm check lock clean
 
 results: .venv/ready  ## Make tables, figures and report of a configuration (CONFIG=config/paper.yaml)
+	$(if $(CONFIG),$(BIN)/python workflow/configuration.py $(CONFIG))
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/$(RUN)/report.html
 

@@ -1,7 +1,11 @@
 """Refuse a configuration that cannot work: one line that names the key and what is allowed.
 
-First what a schema can say, then what it cannot, last what only the package knows (`mg check`),
-which is asked once per configuration.
+First whether it is YAML, then what a schema can say, then what it cannot, last what only the
+package knows (`mg check`), which is asked once per configuration.
+
+Snakemake reads files given with --configfile before any of the workflow, and names neither file nor
+line of a syntax error: `python workflow/configuration.py FILE...` does, and checks as far as the
+schema goes.
 """
 
 import difflib
@@ -10,6 +14,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,15 +38,89 @@ class Mistake(Exception):
 
 
 def check_files(paths: Iterable[str | os.PathLike]) -> None:
-    """Refuse a key that stands twice in a file; the parser would silently take the last.
+    """Refuse a file that is no mapping in YAML or JSON, and a key that stands twice in it.
+
+    The parser would silently take the last of them.
 
     Raises:
-        Mistake: it does.
+        Mistake: it is; for want of a key the message begins with the file.
     """
     for path in paths:
-        with open(path, encoding="utf-8") as file:
-            for key, line in _keys_given_twice(yaml.compose(file, yaml.SafeLoader), "", set()):
-                raise Mistake(key, f"given twice, again in line {line} of {path}; allowed is once")
+        for key, line in _keys_given_twice(_read(path)[0], "", set()):
+            raise Mistake(key, f"given twice, again in line {line} of {path}; allowed is once")
+
+
+def load(paths: Iterable[str | os.PathLike]) -> dict[str, Any]:
+    """The files laid over one another as Snakemake does: mappings key by key, all else replaced.
+
+    Raises:
+        Mistake: as `check_files`.
+    """
+    config = {}
+    check_files(paths)
+    for path in paths:
+        _lay(_read(path)[1], config)
+    return config
+
+
+def _lay(over: dict[str, Any], under: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(under.get(key), dict):
+            _lay(value, under[key])
+        else:
+            under[key] = value
+
+
+def _read(path: str | os.PathLike) -> tuple[yaml.Node, dict[str, Any]]:
+    """A file of YAML, as nodes that know their lines and as values.
+
+    Raises:
+        Mistake: it cannot be read, or is something else.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        if _is_json(text):
+            text = text.replace("\t", " ")  # between its values, where YAML has none
+        node, value = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except OSError as error:
+        raise Mistake(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise Mistake(f"{path}, line {line}", "not UTF-8; allowed is text in UTF-8") from error
+    except RecursionError as error:
+        raise Mistake(str(path), f"allowed are at most {_DEEPEST} levels") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise _syntax_error(path, text, error) from error
+    if not isinstance(value, dict):
+        raise Mistake(str(path), "allowed is a mapping of keys to values, such as `run: my_run`")
+    return node, value
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _syntax_error(path: str | os.PathLike, text: str, error: Exception) -> Mistake:
+    mark, problem = getattr(error, "problem_mark", None), str(error)
+    if mark is not None:
+        line = mark.line + 1
+        problem = f"column {mark.column + 1}: {error.problem}"
+        if error.context:
+            problem += f" ({error.context}"
+            start = error.context_mark
+            problem += f" from line {start.line + 1} on)" if start else ")"
+    elif isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"U+{error.character:04X}: {error.reason}"
+    else:  # a value that no Python can hold, such as the date 2026-99-99
+        return Mistake(str(path), f"{problem}; put it in quotes")
+    if "'\\t'" in problem:
+        problem += "; indent with spaces, not with tabs"
+    return Mistake(f"{path}, line {line}", problem)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -263,3 +342,10 @@ def _keys_given_twice(
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _keys_given_twice(value, prefix, visited)
+
+
+if __name__ == "__main__":
+    try:
+        check(load([ROOT / "config/config.yaml", *sys.argv[1:]]))
+    except Mistake as mistake:
+        sys.exit(f"configuration: {mistake}")

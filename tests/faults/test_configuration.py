@@ -7,6 +7,7 @@ Snakemake loaded already. Nothing from a configuration is run by a shell.
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,79 @@ def test_a_mistake_is_named_in_one_line_before_any_job(answers, mistake):
     assert not (folder / "results").exists() and not (folder / "hacked").exists()
 
 
+# ------------------------------------------------------------------------ not even YAML
+
+# What is written, the line that is named, what is said of it.
+BROKEN = {
+    "a list without its end": ("run: a\ntasks: [rotation\nseeds: [0]\n", 3, "expected ',' or ']'"),
+    "a text without its end": ('run: "a\n', 2, "quoted scalar from line 1"),
+    "a tab": ("training:\n\tbatch: 3\n", 2, "indent with spaces"),
+    "two colons": ("run: a\ndescription: b: c\n", 2, "mapping values are not allowed"),
+    "a key too far to the left": ("tasks:\n  - rotation\n seeds: [0]\n", 3, "expected <block end>"),
+    "braces of a template": ("run: {{name}}\n", 1, "unhashable key"),
+    "an alias of nothing": ("run: a\nseeds: *mine\n", 2, "undefined alias 'mine'"),
+    "a command": ("run: !!python/object/apply:os.system [touch hacked]\n", 1, "object/apply"),
+    "two documents": ("run: a\n---\nrun: b\n", 2, "single document"),
+    "a control character": ("run: a\n# \7\n", 2, "U+0007"),
+    "another encoding": ("run: a\ndescription: \udce9t\udce9\n", 2, "not UTF-8"),
+    "no such day": ("run: 2026-02-30\n", None, "put it in quotes"),
+    "a list": ("- run: a\n", None, "a mapping of keys to values"),
+    "a sentence": ("no configuration\n", None, "a mapping of keys to values"),
+    "nothing": ("", None, "a mapping of keys to values"),
+    "endless brackets": (10_000 * "[", None, "at most 20 levels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_a_file_that_is_no_yaml_is_named_with_its_line(mistake, tmp_path):
+    text, line, said = BROKEN[mistake]
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    where = f"{path}, line {line}: " if line else f"{path}: "
+    with pytest.raises(configuration.Mistake) as caught:
+        configuration.check_files([path])
+    assert str(caught.value).startswith(where) and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(Path().glob("hacked*"))
+
+
+def checked(*paths, script=ROOT / "workflow/configuration.py"):
+    return subprocess.run([sys.executable, script, *paths], capture_output=True, text=True)
+
+
+def test_a_configuration_can_be_checked_by_itself(tmp_path):
+    """As `make results` does: Snakemake reads --configfile before us, and names no line."""
+    (tmp_path / "my.yaml").write_text("run: mine\nseeds: [0, 1]\n")
+    (tmp_path / "tabs.json").write_text('{"run":\t"mine"}')
+    for right in ([], [tmp_path / "my.yaml"], [tmp_path / "tabs.json"]):
+        done = checked(*right)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for number, text in enumerate(("run: [a\n", "run: a/b\n", "netwroks: [pmg]\n", None)):
+        path = tmp_path / f"wrong{number}.yaml"
+        if text:
+            path.write_text(text)
+        done = checked(tmp_path / "my.yaml", path)
+        assert done.returncode == 1
+        assert re.fullmatch(r"configuration: \S[^\n]*: [^\n]+\n", done.stderr)
+
+
+def test_a_broken_default_is_named_by_snakemake_too(tmp_path):
+    """config/config.yaml, which the Snakefile itself lays under everything."""
+    for part in ("workflow", "config"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    with open(tmp_path / "config/config.yaml", "a") as file:
+        file.write("seeds: [0\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--workflow-profile", "none"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and line.startswith("configuration: ")
+    assert "config/config.yaml, line " in line and "expected ',' or ']'" in line
+
+
 # ------------------------------------------------------------------------ nothing reaches a shell
 
 
@@ -266,7 +340,10 @@ def test_any_configuration_is_accepted_or_refused_in_one_line(changes):
 
 @pytest.mark.parametrize(
     "deep",
-    ["[" * 50 + "]" * 50, "\n".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]" for i in range(1, 12))],
+    [
+        "run: " + "[" * 50 + "]" * 50,
+        "\n".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]" for i in range(1, 12)),
+    ],
     ids=["nested", "bomb"],
 )
 def test_a_configuration_without_end_is_refused(deep, tmp_path):

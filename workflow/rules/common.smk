@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 
 import yaml
+import configuration  # beside the Snakefile, which makes it known
 from snakemake.utils import validate
 
 # The checkout that this file is of, also where it is a module of another workflow.
 ROOT = Path(workflow.current_basedir).parents[1]
-sys.path.insert(0, str(ROOT / "workflow"))
-import configuration
 
 # Jobs have the dependencies of the package, but this process only where it runs them itself.
 DEPLOYED = workflow.deployment_settings.deployment_method
