@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report_tables import record
 
@@ -336,6 +336,40 @@ def test_any_configuration_is_accepted_or_refused_in_one_line(changes):
         assert re.fullmatch(r"[^\n]+: [^\n]+", str(mistake))
     else:
         assert json.loads(json.dumps(config)) == config
+
+
+SOUND = b"""run: mine  # its own folder
+description: "Wider: \xc3\xa9"
+seeds: [0, 1, 2]
+architectures:
+  pmg: &wide
+    network: pmg
+    options: {width: [24, 12, 12]}
+  again: *wide
+training:
+  learning_rate: 0.02
+"""
+edits = st.lists(st.tuples(st.integers(0, len(SOUND)), st.binary(max_size=3)), max_size=4)
+
+
+@settings(max_examples=300, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(st.one_of(st.binary(max_size=60), edits))
+def test_any_bytes_are_a_configuration_or_refused_in_one_line(tmp_path, what):
+    """Bytes of their own, or put into a sound file."""
+    content = what
+    if isinstance(what, list):
+        content = SOUND
+        for place, piece in what:
+            content = content[:place] + piece + content[place + len(piece) // 2 :]
+    path = tmp_path / "any.yaml"
+    path.write_bytes(content)
+    try:
+        config = configuration.load([ROOT / "config/smoke.yaml", path])
+    except configuration.Mistake as mistake:
+        assert re.fullmatch(r"[^\n]+: [^\n]+", str(mistake))
+    else:
+        assert isinstance(config, dict) and config["tasks"] is not None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """The page of promises names tests that exist."""
 
+import importlib
 import re
 from pathlib import Path
+
+from hypothesis import is_hypothesis_test
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -21,3 +24,14 @@ def test_every_test_of_faults_is_on_the_page():
             continue
         for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M):
             assert name in page, f"{path.name}::{name} keeps no promise of docs/reliability.md"
+
+
+def test_the_page_says_how_many_inputs_are_made():
+    page = (ROOT / "docs/reliability.md").read_text()
+    (said,) = re.findall(r"more than ([\d,]+) generated inputs", page)
+    made = 0
+    for path in sorted((ROOT / "tests/faults").glob("test_*.py")):
+        for test in vars(importlib.import_module(path.stem)).values():
+            if is_hypothesis_test(test):
+                made += test._hypothesis_internal_use_settings.max_examples
+    assert made > int(said.replace(",", "")) >= 4000
