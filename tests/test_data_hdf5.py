@@ -76,6 +76,7 @@ values = st.one_of(
     st.booleans(),
     st.text(st.characters(codec="utf-8", exclude_characters="\0")),
     st.lists(st.floats(allow_nan=False), min_size=1, max_size=5),
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=5),
 )
 
 
@@ -95,6 +96,31 @@ def test_plain_h5py_reads_it_without_plugins(written):
         assert file["x"].compression == file["y"].compression == "gzip"
         assert file["x"].attrs["crc32"] == zlib.crc32(x)
         assert file["y"].attrs["crc32"] == zlib.crc32(y)
+        assert file.attrs["task"] == b"segmentation"
+
+
+def test_names_of_a_thousand_classes_are_kept_and_verified(tmp_path):
+    """More than HDF5's 64 KB of an attribute that it checksums itself."""
+    path = tmp_path / "set.h5"
+    names = [f"n{i:03} {'é' if i % 2 else 'e'}{'x' * (125 - i % 90)}" for i in range(1000)]
+    part = np.zeros((3, 3, 32, 32), np.uint8), np.array([0, 5, 999], np.uint16)
+    hdf5.write(path, [part], ATTRIBUTES | {"classes": names}, layout=hdf5.IMAGES)
+    assert hdf5.load(path, layout=hdf5.IMAGES).attributes["classes"] == names
+    content = path.read_bytes()
+    first = content.index(b"n000")
+    random = np.random.default_rng(0)
+    places = [*range(first - 60, first), *random.integers(first, first + 130_000, 40)]
+    for place in places:
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                assert hdf5.load(path, layout=hdf5.IMAGES).attributes["classes"] == names
+            except UserError as error:
+                assert "\n" not in str(error)
+            else:
+                assert place < first, "a flipped bit of a name was not noticed"
 
 
 def test_sparse_content_is_compact(written):
@@ -183,8 +209,8 @@ def test_altered_content_is_found_though_every_chunk_is_sound(written):
 def rewritten(path, change):
     """A file like ours, but for what `change` does to it."""
     x, y = examples(4, 8, 1)
-    with h5py.File(path, "w") as file:
-        file.attrs["format"] = hdf5.FORMAT
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"] = np.bytes_(hdf5.FORMAT)
         for name, part in (("x", x), ("y", y)):
             data = file.create_dataset(name, data=part, chunks=part.shape, compression="gzip")
             data.attrs["crc32"] = np.uint32(zlib.crc32(part))
@@ -206,6 +232,10 @@ def linked(kind):
         file["x"] = kind
 
     return change
+
+
+def with_attribute(value):
+    return lambda file: file.attrs.__setitem__("more", value)
 
 
 UNLIKE_OURS = {
@@ -250,6 +280,30 @@ UNLIKE_OURS = {
             **dict(chunks=(3, 1, 8, 8), compression="gzip"),
         ),
         "do not belong together",
+    ),
+    "texts of variable length": (
+        replaced("x", data=["a"] * 4, dtype=h5py.string_dtype()),
+        "x is not a data set",
+    ),
+    "an attribute of variable length": (with_attribute("text"), "text of variable length"),
+    "a list of them": (with_attribute(["a", "b"]), "text of variable length"),
+    "numbers of variable length": (
+        lambda file: h5py.h5a.create(
+            file.id,
+            b"more",
+            h5py.h5t.py_create(h5py.vlen_dtype(np.int64), logical=True),
+            h5py.h5s.create(h5py.h5s.SCALAR),
+        ),
+        "neither text nor numbers",
+    ),
+    "a reference": (lambda file: with_attribute(file["x"].ref)(file), "neither text nor numbers"),
+    "a compound": (with_attribute(np.zeros(2, [("a", "f4")])), "neither text nor numbers"),
+    "raw bytes": (with_attribute(np.void(b"abc")), "neither text nor numbers"),
+    "no value": (with_attribute(h5py.Empty("f4")), "neither text nor numbers"),
+    "a large attribute": (with_attribute(np.zeros(2**21 + 1)), "larger than any"),
+    "text of its checksum": (
+        lambda file: file["x"].attrs.__setitem__("crc32", "1"),
+        "text of variable length",
     ),
     "without checksum": (lambda file: file["x"].attrs.pop("crc32"), "crc32"),
 }

@@ -86,7 +86,7 @@ def test_what_does_not_belong_is_refused(run, tmp_path):  # noqa: F811
     with pytest.raises(UserError, match="at least one"):
         write_explorer([], [], tmp_path / "e.html")
     (tmp_path / "p.h5").write_text("nothing")
-    with pytest.raises(UserError, match="p.h5 is not a readable file"):
+    with pytest.raises(UserError, match="p.h5 is not a file of predictions"):
         write_explorer(data, [tmp_path / "p.h5"], tmp_path / "e.html")
     assert not (tmp_path / "e.html").exists()
 

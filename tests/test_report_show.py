@@ -91,7 +91,7 @@ def test_what_is_not_ours_is_refused(run, tmp_path):
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(UserError, match="neither"):
         show(tmp_path / "list.pt")
-    with pytest.raises(UserError, match="readable HDF5"):
+    with pytest.raises(UserError, match="intact HDF5"):
         show_images(run / "segmentation.json", tmp_path / "image")
 
 
@@ -136,13 +136,14 @@ def test_probabilities_of_classes_are_drawn(tmp_path):
     rows = np.array([[0.9, 0.1], [np.nan, np.nan], [0.3, 0.7]], np.float32)
     with h5py.File(path, "w") as file:
         file["prediction"] = rows
-        file.attrs.update(dataset="cifar10", network="mg", seed=0, classes=["cat", "dog"])
+        attributes = {"dataset": "cifar10", "network": "mg", "seed": 0, "classes": ["cat", "dog"]}
+        hdf5.write_attributes(file, attributes)
     assert "0.1 to 0.9, mean 0.5, 2 undefined" in show(path)
     show_images(path, tmp_path / "bars")
     drawn = (tmp_path / "bars.svg").read_text()
     assert drawn.count(">cat<") == drawn.count(">dog<") == 2
     assert drawn.count(">unreadable<") == 1
     with h5py.File(path, "a") as file:
-        file.attrs["classes"] = ["cat"]
+        hdf5.write_attributes(file, {"classes": ["cat"]})
     with pytest.raises(UserError, match="no probabilities of 1 classes"):
         show_images(path, tmp_path / "refused")

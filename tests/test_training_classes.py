@@ -93,7 +93,7 @@ def test_predictions_are_the_measured_probabilities(digits, tmp_path):
     labels = hdf5.load(digits / "test.h5", layout=hdf5.IMAGES).y
     with h5py.File(tmp_path / "p.h5") as file:
         probability = file["prediction"][:]
-        assert list(file.attrs["classes"]) == [f"digit {i}" for i in range(10)]
+        assert hdf5.read_attributes(file)["classes"] == [f"digit {i}" for i in range(10)]
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
     assert record["top1_error"] == pytest.approx(np.mean(probability.argmax(1) != labels))
     entropy = -np.log(probability[np.arange(300), labels]).mean()

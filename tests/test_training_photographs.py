@@ -90,11 +90,12 @@ def test_every_network_trains_resumes_and_is_measured(photographs, tmp_path, nam
     assert record["top5_error"] == 0  # of four classes
     with h5py.File(paths["predictions.h5"]) as file:
         rows = file["prediction"][:]
-        assert rows.shape == (24, 4) and file.attrs["unreadable_images"] == 1
+        attributes = hdf5.read_attributes(file)
+        assert rows.shape == (24, 4) and attributes["unreadable_images"] == 1
         unread = np.isnan(rows).all(1)
         assert unread.nonzero()[0].tolist() == [7]  # n02_001, after six of n01 and one of n02
         np.testing.assert_allclose(rows[~unread].sum(1), 1, atol=1e-5)
-        assert list(file.attrs["classes"]) == list(CLASSES)
+        assert attributes["classes"] == list(CLASSES)
     labels = hdf5.load(photographs / "test.h5", layout=hdf5.FILES).y
     wrong = rows[~unread].argmax(1) != labels[~unread]
     assert record["top1_error"] == pytest.approx(wrong.mean())

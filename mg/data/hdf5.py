@@ -3,7 +3,8 @@
 Any HDF5 reader opens it: chunks are compressed with the standard deflate filter. They are written
 and read directly, by ISA-L (igzip level 1), which packs these sparse images five times faster than
 zlib's level 1, and smaller. Shuffling bytes first made them larger and slower, and is not done. The
-layout is that of HDF5 1.10, which checksums its own structures.
+layout is that of HDF5 1.10, which checksums its own structures. Texts have a fixed length: HDF5
+keeps others in a heap without a checksum, where a flipped bit can make it loop for ever.
 """
 
 import json
@@ -59,6 +60,8 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 _LARGEST_CHUNK = 2**24  # bytes
 _MOST_CHUNKS = 2**20  # 256 GB of x
 _DEFLATE_LIMIT = 1032  # deflate makes nothing smaller than this
+_LARGEST_ATTRIBUTE = 2**24  # bytes
+_PLAIN = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}  # h5py's bool is one
 
 Block = tuple[np.ndarray, np.ndarray]
 
@@ -122,24 +125,63 @@ def write(
         for data, first, content in in_order(_compress, pieces(), workers):
             data.write_direct_chunk((first, *(0,) * (data.rank - 1)), content)
         for name, checksum in checksums.items():
-            file[name].attrs["crc32"] = np.uint32(checksum)
-        file.attrs.update({**attributes, "format": layout.format})
-        _seal(file)
+            write_attributes(file[name], {"crc32": np.uint32(checksum)})
+        write_attributes(file, {**attributes, "format": layout.format})
 
 
-def _seal(file: h5py.File) -> None:
-    """Note a checksum of the attributes: HDF5 has none of its own for text."""
-    file.attrs[CHECKSUM] = np.uint32(_checksum(file))
+def write_attributes(of: h5py.File | h5py.Dataset, values: Mapping[str, Any]) -> None:
+    """Give a file or data set these attributes, and a checksum of all that it has.
+
+    The checksum is for large ones, such as the names of ImageNet's classes: HDF5 has none of its
+    own for what exceeds 64 KB.
+    """
+    for name, value in values.items():
+        array = np.asarray(value)
+        if array.dtype.kind == "U":
+            array = np.strings.encode(array, "utf-8", "surrogateescape")
+            length = max(1, array.dtype.itemsize)
+            of.attrs.create(name, array, dtype=h5py.string_dtype("utf-8", length))
+        else:
+            of.attrs.create(name, array)
+    everything = _attributes(of)
+    everything.pop(CHECKSUM, None)
+    of.attrs[CHECKSUM] = np.uint32(_checksum(everything))
 
 
-def _verify(file: h5py.File) -> None:
-    if file.attrs.get(CHECKSUM) not in (None, _checksum(file)):
+def read_attributes(of: h5py.File | h5py.Dataset) -> dict[str, Any]:
+    """The attributes of a file or data set as text, numbers and lists of Python.
+
+    Raises:
+        ValueError: one was altered, is gigantic, or of a type that `write_attributes` does not
+            write; of the latter two no value is read.
+    """
+    values = _attributes(of)
+    if values.pop(CHECKSUM, None) not in (None, _checksum(values)):
         raise ValueError("the checksum of its attributes differs")
+    return values
 
 
-def _checksum(file: h5py.File) -> int:
-    values = {name: _plain(value) for name, value in file.attrs.items() if name != CHECKSUM}
-    return zlib.crc32(json.dumps(values, sort_keys=True, default=repr).encode())
+def _attributes(of: h5py.File | h5py.Dataset) -> dict[str, Any]:
+    values = {}
+    for index in range(h5py.h5a.get_num_attrs(of.id)):
+        attribute = h5py.h5a.open(of.id, index=index)
+        name, kind, space = attribute.name.decode(), attribute.get_type(), attribute.get_space()
+        if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+            raise ValueError(f"its {name} is text of variable length, as earlier versions wrote it")
+        if kind.get_class() not in _PLAIN or attribute.shape is None:
+            raise ValueError(f"its {name} is neither text nor numbers")
+        if kind.get_size() * space.get_simple_extent_npoints() > _LARGEST_ATTRIBUTE:
+            raise ValueError(f"its {name} is larger than any that `mg` writes")
+        array = np.empty(attribute.shape, attribute.dtype)
+        attribute.read(array)
+        if array.dtype.kind == "S":
+            array = np.strings.decode(array, "utf-8", "surrogateescape")
+        values[name] = array.tolist()
+    return values
+
+
+def _checksum(values: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 @contextmanager
@@ -232,9 +274,9 @@ def load(
             length = len(data) if count is None else min(count, len(data))
             arrays[name] = _read(data, length)
             whole = length == len(data)
-            if verify and whole and isal_zlib.crc32(arrays[name]) != data.attrs["crc32"]:
+            if verify and whole and isal_zlib.crc32(arrays[name]) != read_attributes(data)["crc32"]:
                 raise ValueError(f"the checksum of {name} differs")
-        attributes = {n: _plain(value) for n, value in file.attrs.items() if n != CHECKSUM}
+        attributes = read_attributes(file)
         _check_attributes(attributes, arrays["y"])
     return Dataset(arrays["x"], arrays["y"], Attributes(path, attributes))
 
@@ -274,9 +316,8 @@ def _opened(path: str | os.PathLike, layout: Layout) -> Iterator[h5py.File]:
 
 def _check(file: h5py.File, size: int, layout: Layout) -> None:
     """Refuse what `write` does not make, before anything is allocated for it."""
-    if file.attrs.get("format") != layout.format:
+    if read_attributes(file).get("format") != layout.format:
         raise ValueError(f"it is not marked {layout.format}")
-    _verify(file)
     for name, dtype, dimensions in layout.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"it has no data set {name} of its own")
@@ -313,11 +354,6 @@ def _read(data: h5py.Dataset, length: int) -> np.ndarray:
     return result
 
 
-def _plain(value: Any) -> Any:
-    """Numbers and lists of Python for the numpy ones of h5py."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-
-
 # Files of results: predictions, saliency maps, and whatever else is given for one.
 
 
@@ -325,7 +361,9 @@ def _plain(value: Any) -> Any:
 def whole(path: str | os.PathLike) -> Iterator[h5py.File]:
     """A file to fill in memory, written whole at the end.
 
-    Where the disk is full HDF5 cannot close a file, and crashes when Python frees it.
+    Where the disk is full HDF5 cannot close a file, and crashes when Python frees it. Its data sets
+    need the filter `fletcher32`: the checksum of deflate, Adler-32, misses one flipped bit in some
+    ten thousand.
 
     Raises:
         UserError: it cannot be written.
@@ -337,7 +375,6 @@ def whole(path: str | os.PathLike) -> Iterator[h5py.File]:
     creation.set_obj_track_times(False)
     with h5py.File(h5py.h5f.create(b"memory", h5py.h5f.ACC_TRUNC, creation, access)) as file:
         yield file
-        _seal(file)
         file.flush()
         content = file.id.get_file_image()
     with atomic_path(path) as temporary:
@@ -358,7 +395,7 @@ def results(path: str | os.PathLike, what: str) -> Iterator[h5py.File]:
         with open(path, "rb"):
             pass
         with h5py.File(path, "r", locking=False) as file:
-            _verify(file)
+            read_attributes(file)  # refuse what cannot be read, before anything else is
             yield file
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; it should be {what}") from error
@@ -370,13 +407,14 @@ def part(file: h5py.File, name: str) -> h5py.Dataset:
     """The data set `name` of a file, if all of it lies in this file and can be as large as it says.
 
     Raises:
-        ValueError: a link elsewhere, a view of other files, or a size that the file cannot hold.
+        ValueError: a link elsewhere, a view of other files, no numbers, or a size that the file
+            cannot hold.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"it has no data set {name} of its own")
     data = file[name]
-    if not isinstance(data, h5py.Dataset):
-        raise ValueError(f"{name} is no data set")
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is no data set of numbers")
     stored = data.id.get_create_plist()
     filters = {stored.get_filter(i)[0] for i in range(stored.get_nfilters())}
     if data.is_virtual or data.external or not filters <= _FILTERS:

@@ -106,11 +106,13 @@ def _write(
             compression="gzip",
             compression_opts=1,
             shuffle=True,
+            fletcher32=True,
         )
-        file.attrs.update(
-            dataset=networks.resolve_dataset(info["dataset"]).name,
-            network=info["label"],
-            seed=info["seed"],
-            classes=info["preparation"]["classes"],
-            unreadable_images=len(feed.unreadable),
-        )
+        attributes = {
+            "dataset": networks.resolve_dataset(info["dataset"]).name,
+            "network": info["label"],
+            "seed": info["seed"],
+            "classes": info["preparation"]["classes"],
+            "unreadable_images": len(feed.unreadable),
+        }
+        hdf5.write_attributes(file, attributes)

@@ -248,11 +248,13 @@ def _write_predictions(
             compression="gzip",
             compression_opts=1,
             shuffle=True,
+            fletcher32=True,
         )
         for part, logits in parts:
             stored[part] = half_sigmoid(logits).cpu().numpy()
-        file.attrs.update(
-            dataset=networks.resolve_dataset(info["dataset"]).name,
-            network=info["label"],
-            seed=info["seed"],
-        )
+        attributes = {
+            "dataset": networks.resolve_dataset(info["dataset"]).name,
+            "network": info["label"],
+            "seed": info["seed"],
+        }
+        hdf5.write_attributes(file, attributes)

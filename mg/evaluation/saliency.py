@@ -28,6 +28,7 @@ POINT_NAMES = (
     "middle right",
     "bottom right",
 )
+_STORED = {"compression": "gzip", "fletcher32": True}
 BOX_THRESHOLD = 0.4  # output that counts as part of the digit when its box is found
 IMPACT_THRESHOLD = 0.1  # smaller changes of the output are not credited
 
@@ -221,21 +222,21 @@ def saliency(
         for name, shape in shapes.items():
             kind = np.int64 if name in ("index", "points") else np.float32
             array = np.array(kept[name], kind).reshape(len(kept[name]), *shape)
-            file.create_dataset(name, data=array, compression="gzip" if array.size else None)
+            file.create_dataset(name, data=array, **(_STORED if array.size else {}))
         passed_over = np.array(skipped, np.int64)
-        compression = "gzip" if skipped else None
-        file.create_dataset("skipped", data=passed_over, compression=compression)
-        file.attrs.update(
-            dataset=info["dataset"],
-            network=info["label"],
-            seed=info["seed"],
-            point_names=list(POINT_NAMES),
-            window=window,
-            stride=stride,
-            noise_seed=seed,
-            threshold=IMPACT_THRESHOLD,
-            box_threshold=BOX_THRESHOLD,
-        )
+        file.create_dataset("skipped", data=passed_over, **(_STORED if skipped else {}))
+        attributes = {
+            "dataset": info["dataset"],
+            "network": info["label"],
+            "seed": info["seed"],
+            "point_names": POINT_NAMES,
+            "window": window,
+            "stride": stride,
+            "noise_seed": seed,
+            "threshold": IMPACT_THRESHOLD,
+            "box_threshold": BOX_THRESHOLD,
+        }
+        hdf5.write_attributes(file, attributes)
     return {"used": len(kept["index"]), "skipped": len(skipped)}
 
 
@@ -257,15 +258,16 @@ def read(path: str | os.PathLike) -> dict:
     """
     with hdf5.results(path, "a file of saliency maps; make it again with `mg saliency`") as file:
         arrays = {name: hdf5.part(file, name)[:] for name in _ARRAYS}
-        attributes = dict(file.attrs)
+        attributes = hdf5.read_attributes(file)
     size = len(arrays["index"])
-    if any(len(arrays[name]) != size for name in _ARRAYS[:-1]) or not _FACTS <= set(attributes):
+    sound = all(isinstance(attributes.get(name), kind) for name, kind in _FACTS.items())
+    if not sound or any(len(arrays[name]) != size for name in _ARRAYS[:-1]):
         raise UserError(f"{path} is not a whole saliency file; make it again with `mg saliency`")
     return arrays | attributes
 
 
 _ARRAYS = ("index", "input", "output", "points", "map", "skipped")
-_FACTS = {"dataset", "network", "seed", "window", "stride"}
+_FACTS = {"dataset": str, "network": str, "seed": int, "window": int, "stride": int}
 
 
 def attention_ratio(maps: dict) -> float | None:

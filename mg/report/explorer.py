@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 
 from mg.data import hdf5
@@ -77,11 +76,8 @@ def _by_task(paths: Paths, sets: dict[str, Any]) -> dict[str, list]:
     """Files of predictions or maps by the task that their attributes name."""
     found: dict[str, list] = {task: [] for task in sets}
     for path in paths:
-        try:
-            with h5py.File(path) as file:
-                task = file.attrs["dataset"]
-        except (OSError, KeyError) as error:
-            raise UserError(f"{path} is not a readable file of mg ({error})") from error
+        with hdf5.results(path, "a file of predictions or maps; make it again") as file:
+            task = hdf5.read_attributes(file)["dataset"]
         if task not in found:
             raise UserError(f"{path} is of {task}, which no test set is given for")
         found[task].append(path)

@@ -109,7 +109,8 @@ def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
 def _predictions(path: str | os.PathLike) -> Iterator[tuple[str, str, int, h5py.Dataset]]:
     """Task, network, seed and data set of a predictions.h5."""
     with hdf5.results(path, "a file of predictions; make it again with `mg evaluate`") as file:
-        of, network, seed = (file.attrs[key] for key in ("dataset", "network", "seed"))
+        attributes = hdf5.read_attributes(file)
+        of, network, seed = (attributes[key] for key in ("dataset", "network", "seed"))
         yield str(of), str(network), int(seed), hdf5.part(file, "prediction")
 
 
@@ -584,7 +585,7 @@ def image_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: int =
 
     _at_least_one(count)
     with hdf5.results(path, "a data set of images; make it again with `mg prepare`") as file:
-        listed = file.attrs["format"] == hdf5.FILES.format
+        listed = hdf5.read_attributes(file)["format"] == hdf5.FILES.format
     data = hdf5.load(path, layout=hdf5.FILES if listed else hdf5.IMAGES)
     numbers = _spread(len(data.x), count)
     classes = data.attributes["classes"]
@@ -627,7 +628,8 @@ def probability_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count:
     with _predictions(path) as (task, network, seed, stored):
         numbers = _spread(len(stored), count)
         rows = stored[numbers].astype(np.float32)
-        names = [_shortened(str(name)) for name in stored.file.attrs["classes"]]
+        classes = hdf5.read_attributes(stored.file)["classes"]
+        names = [_shortened(str(name)) for name in classes]
         if rows.ndim != 2 or rows.shape[1] != len(names):
             raise ValueError(f"{rows.shape} are no probabilities of {len(names)} classes")
     caption = (

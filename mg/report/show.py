@@ -14,6 +14,7 @@ from mg.errors import UserError
 from mg.files import read_json
 
 SAMPLE = 256  # rows that the range of a data set is taken from
+READABLE = "an intact HDF5 file of `mg`; delete it and make it again"
 
 
 def show(path: str | os.PathLike) -> str:
@@ -45,9 +46,9 @@ def show_images(
     """
     from mg.report import figures  # heavy, and text does without
 
-    with hdf5.results(path, "a readable HDF5 file") as file:
+    with hdf5.results(path, READABLE) as file:
         names = set(file)
-        classes = "classes" in file.attrs
+        classes = "classes" in hdf5.read_attributes(file)
     more = {} if count is None else {"count": count}
     if {"x", "y"} <= names:
         if classes:
@@ -64,9 +65,9 @@ def show_images(
 
 
 def _hdf5(path: Path) -> Iterator[str]:
-    with hdf5.results(path, "a readable HDF5 file") as file:
-        for name, value in sorted(file.attrs.items()):
-            yield f"{name}: {_plain(value)}"
+    with hdf5.results(path, READABLE) as file:
+        for name, value in sorted(hdf5.read_attributes(file).items()):
+            yield f"{name}: {value}"
         for name in sorted(file):
             data = hdf5.part(file, name)
             shape = " x ".join(map(str, data.shape)) or "scalar"
@@ -83,10 +84,6 @@ def _hdf5(path: Path) -> Iterator[str]:
                 if data.ndim and len(data) > SAMPLE:
                     line += f" (first {SAMPLE})"
             yield line
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _json(path: Path) -> Iterator[str]:

@@ -1,11 +1,16 @@
 """Damaged files at every place where they are read: refused in one line, or read as they were."""
 
+import multiprocessing
 import shutil
 
 import h5py
 import numpy as np
 import pytest
 from processes import checksums, evaluate, prepare, run_mg, saliency, train, train_classifier
+
+from mg.data import hdf5
+from mg.errors import UserError
+from mg.evaluation.saliency import read as read_saliency
 
 
 def table(kind, maps=False):
@@ -270,16 +275,66 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(copy, kind, name, reader):
     ],
 )
 def test_an_altered_text_in_a_file_is_noticed(copy, kind, name, attribute):
-    """HDF5 itself has no checksum of texts: `kind 3` for `kind 2` would pass."""
+    """`kind 3` for `kind 2` would pass for a right name."""
     run, out = copy(kind)
     with h5py.File(run / name, "r+") as file:
-        text = file.attrs[attribute]
+        text = hdf5.read_attributes(file)[attribute]
         first = text if isinstance(text, str) else text[0]
     content = (run / name).read_bytes()
     assert content.count(first.encode())
     (run / name).write_bytes(content.replace(first.encode(), first[:-1].encode() + b"~"))
     assert name in run_mg("show", run / name, "--images", out / "i").line
     assert not checksums(out)
+
+
+def read_predictions(path):
+    with hdf5.results(path, "predictions") as file:
+        return hdf5.read_attributes(file) | {"prediction": hdf5.part(file, "prediction")[:]}
+
+
+def read_data(layout):
+    return lambda path: vars(hdf5.load(path, layout=layout))
+
+
+@pytest.mark.parametrize(
+    "kind,name,read",
+    [
+        ("whole", "saliency.h5", read_saliency),
+        ("whole", "predictions.h5", read_predictions),
+        ("whole", "test.h5", read_data(hdf5.PIXELS)),
+        ("classified", "predictions.h5", read_predictions),
+        ("classified", "test.h5", read_data(hdf5.IMAGES)),
+        ("photographed", "test.h5", read_data(hdf5.FILES)),
+    ],
+)
+def test_a_changed_byte_of_hdf5_is_noticed_at_once(request, tmp_path, kind, name, read):
+    """In its texts, their lengths and its own structures too: no byte makes HDF5 loop or crash."""
+    content = (request.getfixturevalue(kind) / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(content)
+    sound = read(path)
+    random = np.random.default_rng(0)
+    places = random.choice(len(content), min(1500, len(content)), replace=False)
+
+    def try_all():
+        refused = 0
+        for place in places:
+            damaged = bytearray(content)
+            damaged[place] ^= random.integers(1, 256)
+            path.write_bytes(damaged)
+            try:
+                np.testing.assert_equal(read(path), sound)
+            except UserError as error:
+                assert name in str(error) and "\n" not in str(error)
+                refused += 1
+        assert refused > len(places) / 10
+
+    process = multiprocessing.get_context("fork").Process(target=try_all)
+    process.start()
+    process.join(100)
+    if process.exitcode is None:
+        process.kill()
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])

@@ -234,12 +234,9 @@ def test_a_format_that_another_program_would_read_is_refused(copy, tmp_path):
 
 # ------------------------------------------------------------------------ anything at all
 
-# The same inputs every time: one in some thousands makes the HDF5 library itself loop for ever
-# (docs/reliability.md, "Known gaps").
 quick = settings(
     max_examples=300,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 REFUSED = (UserError, SourceError)
@@ -347,15 +344,11 @@ def test_any_attributes_of_a_data_set(tmp_path, of_a_task, attributes):
     path = tmp_path / "set.h5"
     shutil.copy(sound, path)
     with h5py.File(path, "r+") as file:
-        del file.attrs[hdf5.CHECKSUM]  # as in a file of somebody else's
         for name, value in attributes.items():
-            try:
-                if value is not None:
-                    file.attrs[name] = value
-                elif name in file.attrs:
-                    del file.attrs[name]
-            except (TypeError, ValueError, OverflowError, UnicodeEncodeError):
-                pass  # what HDF5 cannot hold
+            if value is None and name in file.attrs:
+                del file.attrs[name]
+        given = {name: value for name, value in attributes.items() if value is not None}
+        hdf5.write_attributes(file, given)
     data = refused_or_read(for_training, task, [path], torch.device("cpu"), "plain")
     if data is not None and task == "translation":
         refused_or_read(check_fits, {"dataset": task}, hdf5.load(path), path)
