@@ -81,7 +81,11 @@ def test_metrics_and_predictions_agree(stored, tmp_path):
 
 def test_training_costs_come_from_the_run(stored, tmp_path):
     model_path = save_model(tmp_path / "model.pt")
-    run = {"images": 640, "seconds": 2.5, "device": "a card", "commit": "abc", "settings": {"a": 1}}
+    run = {
+        **{"dataset": "segmentation", "label": "pmg_small", "seed": 3, "data": [], "versions": {}},
+        **{"images": 640, "seconds": 2.5, "device": "a card", "commit": "abc"},
+        **{"settings": {"a": 1}, "attempts": 1, "started": "2026", "finished": "2026"},
+    }
     (tmp_path / "run.json").write_text(json.dumps(run))
     record = evaluate(model_path, stored[1], metrics_path=tmp_path / "metrics.json")
     assert (record["train_images"], record["train_seconds"]) == (640, 2.5)

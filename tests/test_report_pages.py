@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from configurations import write_configuration
 from test_report_tables import Page, record
 
 from mg.errors import UserError
@@ -23,6 +24,7 @@ def training(**changes):
         "dataset": "segmentation",
         "label": "pmg",
         "seed": 0,
+        "settings": {},
         "images": 19200,
         "seconds": 69.5,
         "images_per_second": 276.3,
@@ -95,7 +97,8 @@ def test_classifiers_are_ranked_by_their_error(tmp_path):
     paths = []
     for network, errors in (("vgg", (0.4, 0.41)), ("r_mg", (0.3, 0.31))):
         for seed, error in enumerate(errors):
-            content = record("cifar100", network, seed, settings={"test": {"task": "cifar100"}})
+            settings = {"network": {}, "test": {"task": "cifar100"}}
+            content = record("cifar100", network, seed, settings=settings)
             for key in ("mean_iu", "mean_acc", "recall", "image_iu", "bce", "per_class_iu"):
                 del content[key]
             content |= {"top1_error": error, "top5_error": 0.1, "cross_entropy": 1.2}
@@ -117,7 +120,7 @@ def test_what_cannot_be_shown_is_refused(folder):
 
 
 def test_the_page_of_a_run_shows_configuration_and_environment(tmp_path):
-    (tmp_path / "configuration.yaml").write_text("run: <demo>\nseeds: [0]\n")
+    write_configuration(tmp_path / "configuration.yaml", description="<tiny>")
     for name, changes in (("a", {}), ("b", {"seed": 1, "device": "a card"})):
         (tmp_path / f"{name}.json").write_text(json.dumps(training(**changes)))
     pages.write_run_page(
@@ -128,7 +131,7 @@ def test_the_page_of_a_run_shows_configuration_and_environment(tmp_path):
     )
     text = (tmp_path / "run.html").read_text()
     assert Page(text).loads == ["data:,"]
-    assert "run: &lt;demo&gt;\nseeds: [0]\n</pre>" in text
+    assert "description: &lt;tiny&gt;\n</pre>" in text and "crc32: " not in text
     for name, value, number in (
         ("device", "some CPU", 1),
         ("device", "a card", 1),

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from mg import networks, provenance
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.files import read_object, write_json
+from mg.files import write_json
 from mg.metrics import MEASURES, Metrics, constant_answer
 from mg.networks.execution import accelerate
+from mg.records import read_run
 from mg.training.checkpoint import read_torch
 from mg.training.feed import INPUT_MEAN, INPUT_STD
 from mg.training.loop import MODEL_FORMAT
@@ -138,6 +139,8 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     model, info = load_model(model_path, device)
+    run_path = Path(model_path).with_name("run.json")
+    run = read_run(run_path) if run_path.exists() else {}
     spec = networks.resolve_dataset(info["dataset"])
     if spec.family == "mnist":
         test = _pixels(model, info, data_path, predictions_path, device, batch)
@@ -148,8 +151,6 @@ def evaluate(
             model, info, data_path, predictions_path, device, batch, ten_crops, workers
         )
     counts = networks.count(model, test.shape)
-    run_path = Path(model_path).with_name("run.json")
-    run = read_object(run_path) if run_path.exists() else {}
     record = {
         "dataset": spec.name,
         "network": info["label"],

@@ -9,9 +9,9 @@ from mg.networks.registry import defaults
 from mg.report import render
 from mg.report.names import network_name, task_name
 from mg.report.render import Cell, Column, Table
+from mg.report.tables import CLASS_MEASURES as MEASURES
 from mg.report.tables import Summary, describe, read_metrics, summarise, write_csv
 
-MEASURES = ("top1_error", "top5_error", "cross_entropy")
 TEN_CROPS = ("top1_error_10crop", "top5_error_10crop")
 COSTS = ("params", "macs", "train_images", "train_seconds", "device")
 # What the authors call the errors that they printed.

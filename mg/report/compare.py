@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mg.errors import UserError
 from mg.files import read_object
-from mg.metrics import CLASS_MEASURES
+from mg.records import read_configuration
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import UNDEFINED, spread
-from mg.report.tables import MEASURES, Summary, read_metrics, summarise
+from mg.report.tables import CLASS_MEASURES, MEASURES, Summary, read_metrics, summarise
 
 FACTOR = 2
 """A difference counts when it exceeds this many standard deviations of the difference."""
@@ -135,12 +133,7 @@ def settings(run: Path) -> dict[str, Any] | None:
     path = run / "configuration.yaml"
     if not path.exists():
         return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not the configuration of a run")
+    content, _ = read_configuration(path)
     return {name: value for name, value in _flat(content).items() if name not in _NAMES}
 
 

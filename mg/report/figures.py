@@ -27,7 +27,7 @@ from PIL import ImageOps
 from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation import saliency
-from mg.files import read_object
+from mg.records import read_run
 from mg.report import style
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.tables import Summary, read_metrics, summarise
@@ -49,7 +49,7 @@ def read_history(path: str | os.PathLike) -> dict[str, Any]:
         seed = int(path.parent.name.removeprefix("seed"))
         content = path.read_bytes()
         run = path.with_name("run.json")
-        written = read_object(run).get("history_crc32") if run.exists() else None
+        written = read_run(run).get("history_crc32") if run.exists() else None
         if written not in (None, zlib.crc32(content)):
             raise ValueError("altered: its checksum differs from that in run.json")
         rows = list(csv.DictReader(content.decode().splitlines()))

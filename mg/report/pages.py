@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from mg import provenance
 from mg.errors import UserError
-from mg.files import read_object, write_text
+from mg.files import write_text
+from mg.records import read_configuration, read_run
 from mg.report import claims, render
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
@@ -143,7 +144,7 @@ def _facts(records: Sequence[dict], expected: Sequence[tuple]) -> list[tuple[str
                     f"{r['optimizer']}, {r['schedule'].replace('_', ' ')} schedule, "
                     f"learning rate {r['learning_rate']:g}"
                     for r in recipes
-                    if {"optimizer", "schedule", "learning_rate"} <= set(r)
+                    if None not in map(r.get, ("optimizer", "schedule", "learning_rate"))
                 )
             ),
         ),
@@ -292,7 +293,8 @@ def write_run_page(
     Raises:
         UserError: a file is missing or damaged.
     """
-    runs = [read_object(path) for path in run_paths]
+    _, text = read_configuration(configuration)
+    runs = [read_run(path) for path in run_paths]
     packages = {
         f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.name
     }
@@ -300,7 +302,7 @@ def write_run_page(
         "run.html",
         title=f"Configuration and environment of run {run}" if run else "Configuration",
         tables=[_environment(runs), _data(runs)] if runs else [_environment(runs)],
-        configuration=_read(configuration),
+        configuration=text,
         packages=sorted(packages, key=str.lower),
     )
     write_text(output, page)

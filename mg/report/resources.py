@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mg.errors import UserError
-from mg.files import read_object
+from mg.records import read_run
 from mg.report import render
 from mg.report.names import network_name, task_name
 from mg.report.render import Cell, Column, Table
@@ -83,7 +83,7 @@ def write_resources_table(
         UserError: a file is missing or damaged.
     """
     jobs = read_benchmarks(benchmarks)
-    trainings = _trainings([read_object(path) for path in run_paths])
+    trainings = _trainings([read_run(path) for path in run_paths])
     write_csv(f"{prefix}.csv", ["rule", "job", "seconds", "cpu_seconds", "max_rss_mb"], jobs)
     tables = [_per_rule(jobs), _longest(jobs)]
     if trainings.rows:

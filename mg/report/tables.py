@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mg.errors import UserError
 from mg.files import read_json, write_text
+from mg.records import NUMBER, wrong_entry
 from mg.report import render
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
@@ -22,6 +23,7 @@ TITLES = {
     "bce": "cross-entropy ↓",
 }
 MEASURES = tuple(TITLES)
+CLASS_MEASURES = ("top1_error", "top5_error", "cross_entropy")
 PER_RUN = (
     "dataset",
     "network",
@@ -50,6 +52,8 @@ def read_metrics(
     paths: Iterable[str | os.PathLike], measures: Sequence[str] = MEASURES
 ) -> list[dict[str, Any]]:
     """The records of metrics.json files that hold `measures`, by task, network and seed.
+
+    Without `measures` each may be of pixels or of classes.
 
     Raises:
         UserError: a file is missing or not a metrics.json, or two are of the same run.
@@ -83,21 +87,46 @@ def _wrong_entry(record: Any, measures: Sequence[str]) -> str | None:
     """The first entry of a metrics.json that is absent or of another type than it should be."""
     if not isinstance(record, dict):
         return "dataset"
-    number = int | float | None
+    measures = measures or (CLASS_MEASURES if "top1_error" in record else MEASURES)
     costs = PER_RUN[PER_RUN.index("params") :]
-    types = dict.fromkeys((*measures, *costs), number) | {
-        "dataset": str,
-        "network": str,
-        "seed": int,
-        "device": str | None,
-        "settings": dict,
-    }
-    if measures == MEASURES:
-        types |= {"per_class_iu": list, "constant_answer": dict}
-    for name, kind in types.items():
-        if name not in record or not isinstance(record[name], kind):
+    kinds = dict.fromkeys((*measures, *costs), NUMBER) | _ENTRIES
+    kinds |= _ENTRIES_OF_PIXELS if measures == MEASURES else _ENTRIES_OF_CLASSES
+    for name, kind in kinds.items():
+        absent = name not in record and name not in _OPTIONAL
+        if absent or (isinstance(kind, dict) and record[name] is None):
             return name
-    return None
+    return wrong_entry(record, kinds)
+
+
+_OPTIONAL = {"test_images", "commit", "date", "depth", "architecture"}
+_ENTRIES = {
+    "dataset": str,
+    "network": str,
+    "seed": int,
+    "device": str | None,
+    "test_images": int | None,
+    "commit": str | None,
+    "date": str | None,
+    "depth": int | None,
+    "architecture": str | None,
+    "settings": {
+        "network": dict | None,
+        "training": {
+            "recipe": {
+                "optimizer": str | None,
+                "schedule": str | None,
+                "learning_rate": NUMBER,
+                "epochs": int | None,
+            }
+        },
+        "test": {"canvas": int | None, "digit_size": int | None, "mode": str | None},
+    },
+}
+_ENTRIES_OF_CLASSES = {"architecture": str, "settings": _ENTRIES["settings"] | {"network": dict}}
+_ENTRIES_OF_PIXELS = {
+    "per_class_iu": [NUMBER],
+    "constant_answer": dict.fromkeys(MEASURES, NUMBER),
+}
 
 
 @dataclass(frozen=True)
@@ -376,7 +405,8 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
     constant = _constant_answer(summaries)
     if constant:
         cells = [
-            render.number(constant[measure], 4 if measure == "bce" else 3) for measure in MEASURES
+            render.number(constant.get(measure), 4 if measure == "bce" else 3)
+            for measure in MEASURES
         ]
         rest = [Cell("")] * (len(columns) - 1 - len(MEASURES))
         rows.append([Cell("(constant answer)", kind="missing"), *cells, *rest])

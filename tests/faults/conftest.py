@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from configurations import write_configuration
 from photographs import write_photographs
 from PIL import Image
 from processes import evaluate, prepare, run_mg, saliency, train, train_classifier
@@ -30,7 +31,7 @@ def _empty(tmp_path_factory, model: str) -> Path:
     top = tmp_path_factory.mktemp("whole") / "r"
     run = top / "models" / model / "seed0"
     run.mkdir(parents=True)
-    (top / "configuration.yaml").write_text("run: r\nseeds: [0]\n")
+    write_configuration(top / "configuration.yaml")
     return run
 
 

@@ -58,8 +58,13 @@ def compare(ours, theirs):
     return lambda run, out: ["compare", top[ours](run), top[theirs](run)]
 
 
+def place(run, name):
+    """Of a file of a run, by its name."""
+    return (run.parents[3] if name == "configuration.yaml" else run) / name
+
+
 def page_of_the_run(run, out):
-    configuration = run.parents[3] / "configuration.yaml"
+    configuration = place(run, "configuration.yaml")
     return [
         *("page", "run", "--configuration", configuration, "--runs", run / "run.json"),
         *("--output", out / "r.html"),
@@ -112,6 +117,7 @@ PIXELS = {
         "page of the run": page_of_the_run,
         "show": show("run.json"),
     },
+    "configuration.yaml": {"page of the run": page_of_the_run, **COMPARED},
     "history.csv": {"figure of curves": figure("curves", "history")},
     "metrics.json": {
         "table of results": table("results"),
@@ -194,11 +200,18 @@ DAMAGES = {
     "a list": lambda content: b"[1, 2]\n",
     "a number": lambda content: b"3\n",
 }
-ANY_JSON = {"a list", "a number"}  # which can be shown
+# More for JSON and YAML, which read them.
+UNLIKE = {
+    "a string": lambda content: b'"text"\n',
+    "another object": lambda content: b'{"a": 1}\n',
+    "an object with less": lambda content: b'{"run": "r", "dataset": "translation", "seed": 0}\n',
+}
+ANY_JSON = {"a list", "a number", *UNLIKE}  # which can be shown
 DAMAGED = [
     pytest.param(*case.values, damage, id=f"{case.id}-{damage}")
     for case in CASES
-    for damage in DAMAGES
+    for damage in (*DAMAGES, *UNLIKE)
+    if damage in DAMAGES or case.values[1].endswith(("json", "yaml"))
     if not (case.values[1].endswith("json") and case.values[2] == "show" and damage in ANY_JSON)
 ]
 
@@ -222,11 +235,12 @@ def copy(request, tmp_path):
 @pytest.mark.parametrize("kind,name,reader,damage", DAMAGED)
 def test_a_damaged_file_is_refused_where_it_is_read(copy, kind, name, reader, damage):
     run, out = copy(kind)
-    (run / name).write_bytes(DAMAGES[damage]((run / name).read_bytes()))
-    before = checksums(run)
+    file = place(run, name)
+    file.write_bytes((DAMAGES | UNLIKE)[damage](file.read_bytes()))
+    before = checksums(run.parents[3])
     ended = run_mg(*READERS[kind][name][reader](run, out))
     assert name in ended.line
-    assert checksums(run) == before, "what was there is as it was"
+    assert checksums(run.parents[3]) == before, "what was there is as it was"
     assert not checksums(out), "nothing was written"
 
 
@@ -237,7 +251,8 @@ DATED = {"run.json", "metrics.json", "history.csv"}  # hold times: never the sam
 def test_a_flipped_bit_is_refused_or_changes_nothing(copy, kind, name, reader):
     """Wherever a bit is flipped: one line, or exactly what the sound file gives."""
     run, out = copy(kind)
-    sound = (run / name).read_bytes()
+    file = place(run, name)
+    sound = file.read_bytes()
     random = np.random.default_rng(len(name) + len(reader))
 
     def result():
@@ -249,10 +264,10 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(copy, kind, name, reader):
     assert expected.code == 0, expected.err
     refused = 0
     used = np.flatnonzero(np.frombuffer(sound, np.uint8))  # the rest is mostly padding
-    for place in random.choice(used, size=5):
+    for byte in random.choice(used, size=5):
         damaged = bytearray(sound)
-        damaged[place] ^= 1 << int(random.integers(8))
-        (run / name).write_bytes(damaged)
+        damaged[byte] ^= 1 << int(random.integers(8))
+        file.write_bytes(damaged)
         ended, made = result()
         if ended.code:
             assert name in ended.line

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import zlib
 from pathlib import Path
 
 import yaml
@@ -238,8 +239,9 @@ def stem(wildcards, output):
 
 
 def resolved_configuration():
-    """The configuration of this run with every default, as YAML."""
-    return yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)
+    """The configuration of this run with every default, as YAML; its checksum in a comment."""
+    text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)
+    return f"{text}# crc32: {zlib.crc32(text.encode()):08x}\n"
 
 
 def results():
