@@ -114,6 +114,16 @@ STEPS = {
     "table": lambda run, out: [
         *("table", "claims", "--metrics", run / "metrics.json", "--output", out / "claims"),
     ],
+    "figure": lambda run, out: [
+        *("figure", "curves", "--history", run / "history.csv", "--output", out / "curves"),
+    ],
+    "page": lambda run, out: [
+        *("page", "overview", "--metrics", run / "metrics.json", "--output", out / "o.html"),
+    ],
+    "generate": lambda mnist, out: [
+        *("generate", "--task", "translation", "--split", "test", "--count", "50"),
+        *("--mnist", mnist, "--output", out / "made.h5"),
+    ],
     "fetch": lambda run, out: [
         *("fetch", "--source", run, "--output", out / "mnist", "--record", out / "mnist/v.json"),
     ],
@@ -123,6 +133,9 @@ MADE = {
     "evaluate": ["metrics.json", "predictions.h5"],
     "saliency": ["saliency.h5"],
     "table": ["claims.csv", "claims.md", "claims.tex", "claims.html"],
+    "figure": ["curves.png", "curves.svg"],
+    "page": ["o.html"],
+    "generate": ["made.h5"],
     "fetch": ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "v.json"],
 }
 
@@ -132,7 +145,7 @@ MADE = {
 def test_after_a_power_cut_every_file_is_whole_or_absent(step, whole, mnist_directory, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    source = mnist_directory if step == "fetch" else whole
+    source = mnist_directory if step in ("fetch", "generate") else whole
     events = list(recorded(STEPS[step](source, out), tmp_path))
     ends = Disk()
     for event in events:

@@ -107,6 +107,19 @@ COMMANDS = {
         ],
         {"f.png", "f.svg"},
     ),
+    "table": (
+        lambda run, mnist: [
+            *("table", "claims", "--metrics", run / "metrics.json", "--output", run / "t"),
+        ],
+        {"t.csv", "t.md", "t.tex", "t.html"},
+    ),
+    "page": (
+        lambda run, mnist: [
+            *("page", "explorer", "--data", run / "test.h5", "--output", run / "e.html"),
+            *("--predictions", run / "predictions.h5", "--saliency", run / "saliency.h5"),
+        ],
+        {"e.html"},
+    ),
 }
 
 
@@ -198,10 +211,7 @@ STARVED = {
     "overview": lambda run, out: [
         *("page", "overview", "--metrics", run / "metrics.json", "--output", out / "o.html"),
     ],
-    "explorer": lambda run, out: [
-        *("page", "explorer", "--data", run / "test.h5", "--output", out / "e.html"),
-        *("--predictions", run / "predictions.h5"),
-    ],
+    "explorer": lambda run, out: FILLING["page"](run, out, None),
 }
 
 
@@ -294,6 +304,10 @@ FILLING = {
     ],
     "figure": lambda run, out, mnist: [
         *("figure", "curves", "--history", run / "history.csv", "--output", out / "curves"),
+    ],
+    "page": lambda run, out, mnist: [
+        *("page", "explorer", "--data", run / "test.h5", "--output", out / "e.html"),
+        *("--predictions", run / "predictions.h5"),
     ],
     "fetch": lambda run, out, mnist: ["fetch", "--source", mnist, "--output", out / "mnist"],
 }
