@@ -20,7 +20,8 @@ def commit() -> str | None:
     """
 
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(ROOT), *arguments]
+        # By itself git reads no checkout of another user, although its code runs here already.
+        command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
         except (OSError, subprocess.SubprocessError):

@@ -73,3 +73,32 @@ def test_somebody_elses_read_only_checkout_is_only_read(
     before = checksums(checkout)
     run(read_only(checkout), here, mnist_directory)
     assert checksums(checkout) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_somebody_elses_checkout_is_recorded(checkout, tmp_path):
+    """git refuses to read a checkout of another user; results would not say what made them."""
+    theirs = tmp_path / "theirs"
+    shutil.copytree(checkout / "mg", theirs / "mg")
+
+    def git(*arguments):
+        name = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = ["git", "-C", theirs, *name, *arguments]
+        return subprocess.run(done, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "theirs")
+    commit = git("rev-parse", "--short=12", "HEAD")
+    for path in (theirs, *theirs.rglob("*")):
+        os.chown(path, 65534, 65534)
+    with pytest.raises(subprocess.CalledProcessError):
+        git("rev-parse", "HEAD")
+    done = subprocess.run(
+        [sys.executable, "-c", "from mg import provenance; print(provenance.commit())"],
+        env=os.environ | {"PYTHONPATH": str(theirs)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == commit, done.stderr
