@@ -206,13 +206,31 @@ def test_altered_content_is_found_though_every_chunk_is_sound(written):
     assert len(hdf5.load(path, verify=False).x) == 40
 
 
+def test_a_flip_that_deflate_does_not_see_is_found_in_the_first_examples(written):
+    """Adler-32 is the same when three bytes in a row change by -1, 2 and -1."""
+    path, _, y = written
+    with h5py.File(path, "r+") as file:
+        _, raw = file["y"].id.read_direct_chunk((0, 0, 0, 0))
+        content = bytearray(zlib.decompress(raw[:-4]))
+        place = content.index(b"\1\0\1")
+        content[place : place + 3] = b"\0\2\0"
+        altered = zlib.compress(bytes(content), 1)
+        assert altered[-4:] == raw[-8:-4], "Adler-32"
+        file["y"].id.write_direct_chunk((0, 0, 0, 0), altered + raw[-4:])
+    with pytest.raises(UserError, match="example 0 is damaged"):
+        hdf5.load(path, count=1)
+
+
+FILTERS = {"compression": "gzip", "fletcher32": True}
+
+
 def rewritten(path, change):
     """A file like ours, but for what `change` does to it."""
     x, y = examples(4, 8, 1)
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         file.attrs["format"] = np.bytes_(hdf5.FORMAT)
         for name, part in (("x", x), ("y", y)):
-            data = file.create_dataset(name, data=part, chunks=part.shape, compression="gzip")
+            data = file.create_dataset(name, data=part, chunks=part.shape, **FILTERS)
             data.attrs["crc32"] = np.uint32(zlib.crc32(part))
         change(file)
     return path
@@ -251,12 +269,20 @@ UNLIKE_OURS = {
         replaced(
             "x",
             data=np.zeros((4, 1, 8, 8), np.float32),
-            **dict(chunks=(4, 1, 8, 8), compression="gzip", shuffle=True),
+            **dict(chunks=(4, 1, 8, 8), shuffle=True, **FILTERS),
         ),
-        "deflate alone",
+        "filters deflate and fletcher32",
+    ),
+    "without Fletcher's checksum": (
+        replaced(
+            "x",
+            data=np.zeros((4, 1, 8, 8), np.float32),
+            **dict(chunks=(4, 1, 8, 8), compression="gzip"),
+        ),
+        "filters deflate and fletcher32",
     ),
     "gigantic": (
-        replaced("x", shape=(2**40, 1, 8, 8), chunks=(4, 1, 8, 8), dtype="f4", compression="gzip"),
+        replaced("x", shape=(2**40, 1, 8, 8), chunks=(4, 1, 8, 8), dtype="f4", **FILTERS),
         "more than the file holds",
     ),
     "gigantic chunks": (
@@ -265,19 +291,19 @@ UNLIKE_OURS = {
             shape=(4, 1, 2**15, 2**13),
             chunks=(1, 1, 2**15, 2**13),
             dtype="f4",
-            compression="gzip",
+            **FILTERS,
         ),
         "more than the file holds",
     ),
     "missing chunks": (
-        replaced("x", shape=(4, 1, 8, 8), chunks=(2, 1, 8, 8), dtype="f4", compression="gzip"),
+        replaced("x", shape=(4, 1, 8, 8), chunks=(2, 1, 8, 8), dtype="f4", **FILTERS),
         "more than the file holds",
     ),
     "fewer targets": (
         replaced(
             "y",
             data=np.zeros((3, 1, 8, 8), np.uint8),
-            **dict(chunks=(3, 1, 8, 8), compression="gzip"),
+            **dict(chunks=(3, 1, 8, 8), **FILTERS),
         ),
         "do not belong together",
     ),
@@ -324,7 +350,7 @@ def test_a_chunk_that_swells_is_refused(tmp_path):
     path = rewritten(tmp_path / "bomb.h5", lambda file: None)
     with h5py.File(path, "r+") as file:
         bomb = zlib.compress(bytes(10_000_000))
-        file["x"].id.write_direct_chunk((0, 0, 0, 0), bomb)
+        file["x"].id.write_direct_chunk((0, 0, 0, 0), bomb + hdf5._fletcher(bomb))
     assert_refused(path, "damaged")
 
 

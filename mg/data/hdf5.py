@@ -1,10 +1,12 @@
 """The file of a data set: HDF5 with inputs `x`, targets `y` and attributes that say what made them.
 
-Any HDF5 reader opens it: chunks are compressed with the standard deflate filter. They are written
+Any HDF5 reader opens it: chunks have the standard filters deflate and fletcher32. They are written
 and read directly, by ISA-L (igzip level 1), which packs these sparse images five times faster than
-zlib's level 1, and smaller. Shuffling bytes first made them larger and slower, and is not done. The
-layout is that of HDF5 1.10, which checksums its own structures. Texts have a fixed length: HDF5
-keeps others in a heap without a checksum, where a flipped bit can make it loop for ever.
+zlib's level 1, and smaller. Shuffling bytes first made them larger and slower, and is not done.
+Fletcher's checksum notices every changed byte; that of deflate, Adler-32, misses one flipped bit in
+some ten thousand. The layout is that of HDF5 1.10, which checksums its own structures. Texts have a
+fixed length: HDF5 keeps others in a heap without a checksum, where a flipped bit can make it loop
+for ever.
 """
 
 import json
@@ -57,6 +59,7 @@ _KINDS = dict.fromkeys(("task", "split", "mode", "directory"), str) | {
 _WORDS = {1: "one dimension", 2: "two dimensions", 4: "four dimensions"}
 _CHUNK_BYTES = 2**18  # of x in one chunk; y has as many examples
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_DATA_FILTERS = [h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32]
 _LARGEST_CHUNK = 2**24  # bytes
 _MOST_CHUNKS = 2**20  # 256 GB of x
 _DEFLATE_LIMIT = 1032  # deflate makes nothing smaller than this
@@ -241,6 +244,7 @@ def _create(file: h5py.File, name: str, part: np.ndarray, step: int) -> h5py.h5d
         dtype=part.dtype,
         compression="gzip",
         compression_opts=1,
+        fletcher32=True,
     ).id
 
 
@@ -250,7 +254,17 @@ def _compress(
     data, first, part, step = piece
     if len(part) < step:  # HDF5 stores the last chunk whole
         part = np.concatenate([part, np.zeros((step - len(part), *part.shape[1:]), part.dtype)])
-    return data, first, isal_zlib.compress(part, 1)
+    content = isal_zlib.compress(part, 1)
+    return data, first, content + _fletcher(content)
+
+
+def _fletcher(content: bytes) -> bytes:
+    """What HDF5's filter fletcher32 appends."""
+    words = np.frombuffer(content + bytes(len(content) % 2), ">u2").astype(np.uint64)
+    weights = np.arange(len(words), 0, -1, dtype=np.uint64)
+    low, high = (int(total) for total in (words.sum(), words @ weights))
+    folded = [(total - 1) % 0xFFFF + 1 if total else 0 for total in (low, high)]
+    return (folded[1] << 16 | folded[0]).to_bytes(4, "little")
 
 
 def load(
@@ -326,12 +340,13 @@ def _check(file: h5py.File, size: int, layout: Layout) -> None:
             raise ValueError(f"{name} is not a data set of {dtype} with {_WORDS[dimensions]}")
         if data.chunks is None or data.chunks[1:] != data.shape[1:]:
             raise ValueError(f"{name} is not stored in chunks of whole examples")
-        if data.id.get_create_plist().get_nfilters() != 1 or data.compression != "gzip":
-            raise ValueError(f"{name} is not compressed with deflate alone")
+        stored = data.id.get_create_plist()
+        if [stored.get_filter(i)[0] for i in range(stored.get_nfilters())] != _DATA_FILTERS:
+            raise ValueError(f"{name} is not stored with the filters deflate and fletcher32")
         chunks = -(-len(data) // data.chunks[0])
-        stored = chunks * int(np.prod(data.chunks, dtype=object)) * dtype.itemsize
+        size_of_all = chunks * int(np.prod(data.chunks, dtype=object)) * dtype.itemsize
         # A file may have holes: its size says little, and counting its chunks takes long.
-        few = chunks <= _MOST_CHUNKS and stored <= _DEFLATE_LIMIT * size
+        few = chunks <= _MOST_CHUNKS and size_of_all <= _DEFLATE_LIMIT * size
         if not few or data.id.get_num_chunks() != chunks:
             raise ValueError(f"{name} declares {data.shape}, more than the file holds")
     alike = layout is not PIXELS or file["x"].shape[2:] == file["y"].shape[2:]
@@ -346,8 +361,9 @@ def _read(data: h5py.Dataset, length: int) -> np.ndarray:
     for first in range(0, length, step):
         skipped, raw = data.id.read_direct_chunk((first, *(0,) * (data.ndim - 1)))
         inflater = isal_zlib.decompressobj()
-        content = inflater.decompress(raw, chunk_bytes)
-        if skipped or len(content) != chunk_bytes or not inflater.eof:
+        sound = not skipped and _fletcher(raw[:-4]) == raw[-4:]
+        content = inflater.decompress(raw[:-4], chunk_bytes) if sound else b""
+        if len(content) != chunk_bytes or not inflater.eof:
             raise ValueError(f"the chunk of {data.name} at example {first} is damaged")
         part = result[first : first + step]
         part[:] = np.frombuffer(content, data.dtype).reshape(data.chunks)[: len(part)]
@@ -362,8 +378,7 @@ def whole(path: str | os.PathLike) -> Iterator[h5py.File]:
     """A file to fill in memory, written whole at the end.
 
     Where the disk is full HDF5 cannot close a file, and crashes when Python frees it. Its data sets
-    need the filter `fletcher32`: the checksum of deflate, Adler-32, misses one flipped bit in some
-    ten thousand.
+    need the filter fletcher32, as above.
 
     Raises:
         UserError: it cannot be written.

@@ -115,11 +115,14 @@ def external(file, name):
     file.create_dataset(name, shape, kind, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
 
 
+FILTERS = {"compression": "gzip", "fletcher32": True}
+
+
 def gigantic(file, name):
     shape, kind = file[name].shape, file[name].dtype
     del file[name]
     chunks = (1, *shape[1:])
-    file.create_dataset(name, (2**34, *shape[1:]), kind, chunks=chunks, compression="gzip")
+    file.create_dataset(name, (2**34, *shape[1:]), kind, chunks=chunks, **FILTERS)
 
 
 HARM = {
