@@ -316,7 +316,7 @@ FILLING = {
 @pytest.mark.parametrize("step", FILLING)
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(step, whole, mnist, small_disk):
     out = small_disk(24)
-    (out / "kept").write_bytes(bytes(range(256)) * 48)
+    (out / "kept").write_bytes(bytes(range(256)) * 72)
     before = checksums(out)
     ended = run_mg(*FILLING[step](whole, out, mnist))
     assert "No space left on device" in ended.err.splitlines()[-1]
