@@ -39,6 +39,8 @@ def test_digits_in_cifars_format_become_a_table(mnist_directory, tmp_path):
     assert (table.train_images == 160).all()
     for name in ("tables/classification.html", "figures/learning_curves.svg", "overview.html"):
         assert (results / name).stat().st_size
+    curves = (results / "figures/learning_curves.svg").read_text()
+    assert "Top-1" in curves and "pixel" not in curves
     assert not (results / "tables/claims.html").exists()  # its claims are of pixels
     again = snakemake(tmp_path, config, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr

@@ -705,15 +705,23 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         for task in tasks
         for network in networks
     }
+    explained = (
+        "Loss: cross-entropy per image, lower is better. Top-1 error: share of images whose class "
+        "is not ranked first, lower is better. "
+        if any("valid_top1_error" in h for h in histories)
+        else "Loss: binary cross-entropy per pixel, lower is better. Mean IU (intersection over "
+        "union): share of the pixels on in truth or prediction that are right, mean over classes, "
+        "higher is better. "
+    )
     caption = (
-        "Learning curves: how fast a network learns from the images it has seen. Loss: binary "
-        "cross-entropy per pixel, lower is better. Validation: on images that it was not trained "
-        "on. Mean IU (intersection over union): share of the pixels on in truth or prediction that "
-        "are right, mean over classes, higher is better. "
-    ) + (
-        "Lines: means over seeds; bands: one standard deviation to either side."
-        if max(map(len, runs.values())) > 1
-        else "One seed per network: the spread is not known."
+        "Learning curves: how fast a network learns from the images it has seen. "
+        "Validation: on images that it was not trained on. "
+        + explained
+        + (
+            "Lines: means over seeds; bands: one standard deviation to either side."
+            if max(map(len, runs.values())) > 1
+            else "One seed per network: the spread is not known."
+        )
     )
     with style.settings():
         figure, axes = _plots(
