@@ -12,6 +12,7 @@ from typing import Any
 from mg.errors import UserError
 
 CHECKSUM = "crc32"  # name of the entry in a JSON object
+_LARGEST = 10**30
 
 
 @contextmanager
@@ -78,7 +79,12 @@ def read_json(path: str | os.PathLike) -> Any:
         UserError: the file is missing, unreadable, not JSON, or altered since it was written.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+        value = json.loads(
+            Path(path).read_text(encoding="utf-8"),
+            parse_constant=_refuse,
+            parse_int=lambda text: _bounded(int, text),
+            parse_float=lambda text: _bounded(float, text),
+        )
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -104,6 +110,14 @@ def read_object(path: str | os.PathLike) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
+
+
+def _bounded(kind: type, text: str) -> int | float:
+    """A number, of a size that sums and means of it stay numbers."""
+    number = kind(text)
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{text:.20} … is no number of `mg`")
+    return number
 
 
 def _checksum(value: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from mg.evaluation.predict import evaluate
 from mg.report import claims, classification, compare, figures, pages, resources, tables
 
 LACKING = object()
-WRONG = [LACKING, None, "x", 3, [], ["x"], {}]
+WRONG = [LACKING, None, "x", 3, 10**400, [], ["x"], {}]
 
 
 def places(value, at=()):
