@@ -33,10 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
         stopped.append(number)
         raise KeyboardInterrupt  # so that half-written files are removed
 
-    for number in _STOPPING:
-        signal.signal(number, stop)
     name = "mg"
     try:
+        for number in _STOPPING:
+            signal.signal(number, stop)
         settings = build_parser().parse_args(arguments)
         settings.arguments = sys.argv[1:] if arguments is None else arguments
         name = f"mg {settings.command}"

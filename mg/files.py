@@ -2,10 +2,10 @@
 
 import json
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,20 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         UserError: the directory cannot be written, or the disk is full.
     """
     path = Path(path)
-    temporary = None
+    # The name is known before there is a file: a signal at any moment finds what to remove.
+    temporary = path.parent / f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=".partial" + path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from colleagues
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be nothing, nor a place for it
+            temporary.unlink()
 
 
 def _sync(path: Path) -> None:

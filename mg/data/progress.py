@@ -9,6 +9,12 @@ from tqdm import tqdm
 _SECONDS = 10  # between lines
 
 
+class Bar(tqdm):
+    """A bar of tqdm, but without its thread: where memory is short, the start of one never ends."""
+
+    monitor_interval = 0
+
+
 class Progress:
     """Count `unit`s up to `total` (None: unknown) and say at the end how many and how long.
 
@@ -23,7 +29,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         self._start = self._last = time.monotonic()
         self._bar = (
-            tqdm(desc=self.label, total=self.total, unit=f" {self.unit}", leave=False)
+            Bar(desc=self.label, total=self.total, unit=f" {self.unit}", leave=False)
             if sys.stderr.isatty()
             else None
         )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mg import networks
 from mg.data import hdf5
+from mg.data.progress import Bar
 from mg.errors import UserError
 from mg.evaluation.predict import Outcome
 from mg.metrics import CLASS_MEASURES, ClassMetrics
@@ -76,7 +76,7 @@ def _open(
 @torch.inference_mode()
 def _outputs(model: nn.Module, feed: Feed, batch: int, metrics: ClassMetrics) -> Iterator[Tensor]:
     """The logits (B, classes) of every example, measured on the way."""
-    with tqdm(total=len(feed), desc="predict", unit="image", disable=None) as bar:
+    with Bar(total=len(feed), desc="predict", unit="image", disable=None) as bar:
         for x, y in feed.once(batch):
             try:
                 logits = model(x.flatten(0, -4))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mg import networks, provenance
 from mg.data import hdf5
+from mg.data.progress import Bar
 from mg.errors import UserError
 from mg.files import write_json
 from mg.metrics import MEASURES, Metrics, constant_answer
@@ -93,7 +93,7 @@ def predict(
     model: nn.Module, inputs: np.ndarray, device: str | torch.device, batch: int
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the logits of `inputs` (N, 1, H, W), `batch` examples at a time, with their place."""
-    for start in tqdm(range(0, len(inputs), batch), desc="predict", unit="batch", disable=None):
+    for start in Bar(range(0, len(inputs), batch), desc="predict", unit="batch", disable=None):
         part = slice(start, min(start + batch, len(inputs)))
         try:
             logits = forward(model, torch.as_tensor(inputs[part]).to(device))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mg.data import hdf5
+from mg.data.progress import Bar
 from mg.errors import UserError
 from mg.evaluation.predict import check_fits, forward, load_model
 
@@ -196,7 +196,7 @@ def saliency(
     occlusion = Occlusion(*data.x.shape[2:], window=window, stride=stride, seed=seed)
     kept: dict[str, list] = {name: [] for name in ("index", "input", "output", "points", "map")}
     skipped: list[int] = []
-    with tqdm(total=count, desc="saliency", unit="input", disable=None) as progress:
+    with Bar(total=count, desc="saliency", unit="input", disable=None) as progress:
         for index, x, output in _outputs(model, data.x, device, batch):
             points = points_of_interest(output[0].cpu().numpy())
             if points is None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from mg import networks, provenance
+from mg.data.progress import Bar
 from mg.errors import UserError
 from mg.files import atomic_path, read_object, write_json
 from mg.networks.execution import accelerate
@@ -404,7 +404,7 @@ def _work(
     """Run to the end of the recipe: progress, checkpoints, signals."""
     recipe, team = run.recipe, run.team
     live_history = output / "checkpoints" / "history.csv"
-    bar = tqdm(
+    bar = Bar(
         total=recipe.steps,
         initial=run.epoch * recipe.iterations + run.iteration,
         desc=title,

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -55,7 +56,12 @@ class Running:
     def __init__(self, *arguments, before: Callable[[], None] = lambda: None) -> None:
         self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         sys.stdout.flush(), sys.stderr.flush()
+        # An interrupt before `mg` begins ends the process, as elsewhere, not in Python's traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self.pid = os.fork()
+        if not self.pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if self.pid:
             return
         code = 70
@@ -89,7 +95,13 @@ class Running:
             time.sleep(0.01)
 
     def end(self) -> Ended:
-        _, status = os.waitpid(self.pid, 0)
+        """Wait for it; one that does not end in ten minutes hangs, and is killed."""
+        end, pid = time.monotonic() + 600, 0
+        while not pid:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.005)
         return Ended(os.waitstatus_to_exitcode(status), self.said("out"), self.said("err"))
 
 

@@ -98,6 +98,10 @@ def generate(run, mnist):
 
 COMMANDS = {
     "generate": (lambda run, mnist: generate(run, mnist), {"made.h5"}),
+    "prepare": (
+        lambda run, mnist: prepare("cifar10", "train", run, run / "made.h5"),
+        {"made.h5"},
+    ),
     "evaluate": (lambda run, mnist: evaluate(run), {"predictions.h5"}),
     "saliency": (lambda run, mnist: saliency(run), {"saliency.h5"}),
     "render": (
@@ -125,12 +129,12 @@ COMMANDS = {
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("step", COMMANDS)
-def test_a_step_killed_at_random_moments(step, number, whole, mnist, tmp_path):
+def test_a_step_killed_at_random_moments(step, number, whole, classified, mnist, tmp_path):
     """After every kill each file is the old one, or the new one whole; then the step ends right."""
     arguments, products = COMMANDS[step]
     sound, run = tmp_path / "sound", tmp_path / "run"
     for folder in (sound, run):
-        shutil.copytree(whole, folder)
+        shutil.copytree(classified if step == "prepare" else whole, folder)
     began = time.monotonic()
     assert run_mg(*arguments(sound, mnist)).code == 0
     lasts = time.monotonic() - began
@@ -185,10 +189,10 @@ def test_generating_without_memory_says_so(mnist, tmp_path):
 
 @pytest.fixture(scope="module")
 def large(whole, tmp_path_factory):
-    """A finished run whose every file takes tens of megabytes to read."""
+    """A finished run whose every file takes far more memory than a process has to spare."""
     run = tmp_path_factory.mktemp("large") / "translation/pmg/seed0"
     shutil.copytree(whole, run)
-    y = np.zeros((4, 1, 1024, 1024), np.uint8)
+    y = np.zeros((12, 1, 1024, 1024), np.uint8)
     y[:, :, 300:500, 300:500] = 1
     noise = np.random.default_rng(0).uniform(0, 0.2, y.shape)
     attributes = {"task": "translation", "split": "test", "mode": "independent", "seed": 0}
