@@ -79,16 +79,16 @@ def half_way(directory: Path, spared: set[str]) -> tuple[str, str]:
     pytest.fail(f"no training began: {jobs()}")
 
 
-def hold_until_asked_to_end(network: str) -> None:
+def hold_until_asked_to_end(directory: Path, network: str) -> None:
     """Stop a training where it is until SLURM, which looks at limits twice a minute, has asked.
 
     These trainings are so short that some would be over by then.
     """
     [training] = (
         process
-        for process in psutil.process_iter(["cmdline"])
-        if {"train", "translation", "--label"} < set(process.info["cmdline"] or ())
-        and process.info["cmdline"][process.info["cmdline"].index("--label") + 1] == network
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(directory)
+        and f"train --task translation --network {network}" in " ".join(process.info["cmdline"])
     )
     asked = re.compile(r"^ShdPnd:.*[4567cdef]...$", re.M)  # SIGTERM, 15, is pending
     training.suspend()
@@ -129,7 +129,7 @@ def run(cluster, mnist_directory, tmp_path_factory):
                 interrupted[what], job = half_way(directory, set(interrupted.values()))
                 subprocess.run(interruption.format(job=job).split(), check=True)
                 if what == "limit":
-                    hold_until_asked_to_end(interrupted[what])
+                    hold_until_asked_to_end(directory, interrupted[what])
             status = snakemake.wait()
         finally:
             snakemake.kill()
