@@ -1,8 +1,10 @@
 """Whole files or none: everything is written under a temporary name, synced, then renamed."""
 
+import errno
 import json
 import os
 import secrets
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +31,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     # The name is known before there is a file: a signal at any moment finds what to remove.
     temporary = path.parent / f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         _sync(temporary)
@@ -40,6 +42,29 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # there may be nothing, nor a place for it
             temporary.unlink()
+
+
+def check_place(*paths: str | os.PathLike | None) -> None:
+    """Find out before long work, not after it, that `paths` cannot be written (None: not asked).
+
+    Raises:
+        UserError: a directory is missing and cannot be made, or cannot be written.
+    """
+    for path in map(Path, filter(None, paths)):
+        try:
+            _make_folder(path.parent)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # that is what the system calls a file in the place of a folder
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 def _sync(path: Path) -> None:

@@ -79,6 +79,28 @@ def test_metrics_and_predictions_agree(stored, tmp_path):
     assert record["settings"]["test"]["scale"] == [0.5, 1.5]
 
 
+def test_a_log_shows_how_far_it_is_and_what_came_out(stored, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("mg.data.progress._SECONDS", 0)
+    record = evaluate(*stored, metrics_path=tmp_path / "metrics.json", batch=8)
+    *lines, last = capfd.readouterr().err.splitlines()
+    name = "pmg_small segmentation"
+    assert lines == [f"{name}: 8 of 11 images", f"{name}: 11 of 11 images"]
+    assert last.startswith(f"{name}: 11 images in ")
+    assert last.endswith(f" s, mean IU {record['mean_iu']:.4f}")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(stored, tmp_path, capfd):
+    blocked = tmp_path / "metrics.json"
+    blocked.mkdir()
+    predictions = tmp_path / "predictions.h5"
+    with pytest.raises(UserError, match=f"cannot write {blocked}: Is a directory"):
+        evaluate(*stored, metrics_path=blocked, predictions_path=predictions)
+    with pytest.raises(UserError, match="cannot write .*: Not a directory"):
+        evaluate(*stored, metrics_path=tmp_path / "m.json", predictions_path=stored[0] / "p.h5")
+    assert list(tmp_path.iterdir()) == [blocked]
+    assert capfd.readouterr().err == ""
+
+
 def test_training_costs_come_from_the_run(stored, tmp_path):
     model_path = save_model(tmp_path / "model.pt")
     run = {

@@ -137,7 +137,7 @@ def test_points_stay_inside_and_need_two_rows_and_columns():
     assert points_of_interest(np.full((20, 30), 0.39)) is None
 
 
-def test_file_holds_the_first_usable_examples_and_is_reproducible(tmp_path):
+def test_file_holds_the_first_usable_examples_and_is_reproducible(tmp_path, capfd):
     model = save_model(tmp_path / "model.pt", "translation")
     content = torch.load(model, weights_only=True)
     for name, value in content["state_dict"].items():
@@ -150,6 +150,9 @@ def test_file_holds_the_first_usable_examples_and_is_reproducible(tmp_path):
     saliency(model, data, tmp_path / "b.h5", **settings, batch=16)
     first, second = read(tmp_path / "a.h5"), read(tmp_path / "b.h5")
     assert done["used"] == len(first["index"]) == 3
+    line = capfd.readouterr().err.splitlines()[0]
+    assert line.startswith("pmg_small translation: 3 inputs in ")
+    assert line.endswith(f" s, {done['skipped']} passed over")
     assert first["index"].tolist() == [
         i for i in range(first["index"][-1] + 1) if i not in first["skipped"]
     ]
@@ -183,6 +186,12 @@ def test_mistakes_are_explained(tmp_path):
         saliency(*segmentation, tmp_path / "saliency.h5")
     with pytest.raises(UserError, match="does not fit a 16x16 canvas"):
         Occlusion(16, 16, window=20)
+    translation = (
+        save_model(tmp_path / "t.pt", "translation"),
+        save_data(tmp_path / "t.h5", "translation"),
+    )
+    with pytest.raises(UserError, match="cannot write .*t.pt/saliency.h5: Not a directory"):
+        saliency(*translation, tmp_path / "t.pt" / "saliency.h5", window=4)
     (tmp_path / "bad.h5").write_text("nothing")
     for name in ("bad.h5", "absent.h5"):
         with pytest.raises(UserError, match=name):

@@ -18,7 +18,8 @@ class Bar(tqdm):
 class Progress:
     """Count `unit`s up to `total` (None: unknown) and say at the end how many and how long.
 
-    `note`, if set, is added to the last line. Nothing is added after an exception.
+    `note`, if set, is added to the last line. Nothing is added after an exception: let the block
+    hold the writing of the results too.
     """
 
     def __init__(self, label: str, total: int | None, unit: str) -> None:
@@ -34,6 +35,12 @@ class Progress:
             else None
         )
         return self
+
+    def expect(self, total: int) -> None:
+        """Set a total that was not known at first."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.reset(total)
 
     def advance(self, number: int) -> None:
         """Count `number` more."""

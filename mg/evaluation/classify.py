@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mg import networks
 from mg.data import hdf5
-from mg.data.progress import Bar
+from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation.predict import Outcome
 from mg.metrics import CLASS_MEASURES, ClassMetrics
@@ -27,6 +27,7 @@ def measure(
     batch: int,
     ten_crops: bool,
     workers: int,
+    progress: Progress,
 ) -> Outcome:
     """Measure a classifier; arguments as for `mg.evaluation.predict.evaluate`.
 
@@ -39,7 +40,8 @@ def measure(
     """
     feed = _open(info, data_path, device, workers)
     metrics = ClassMetrics()
-    probabilities = [y.softmax(1).cpu().numpy() for y in _outputs(model, feed, batch, metrics)]
+    outputs = _outputs(model, feed, batch, metrics, progress)
+    probabilities = [y.softmax(1).cpu().numpy() for y in outputs]
     if not probabilities:
         raise UserError(f"no image of {data_path} can be read; list them again with `mg prepare`")
     if predictions_path is not None:
@@ -48,8 +50,9 @@ def measure(
     if ten_crops and networks.resolve_dataset(info["dataset"]).family == "imagenet":
         ten = ClassMetrics()
         crops = _open(info, data_path, device, workers, ten_crops=True)
-        for _ in _outputs(model, crops, max(1, batch // 10), ten):
-            pass
+        with Progress("ten crops", None, "images") as more:
+            for _ in _outputs(model, crops, max(1, batch // 10), ten, more):
+                pass
         measures |= {f"{name}_10crop": ten.compute()[name] for name in CLASS_MEASURES}
     unreadable = len(feed.unreadable)
     measures["unreadable_images"] = unreadable
@@ -74,20 +77,20 @@ def _open(
 
 
 @torch.inference_mode()
-def _outputs(model: nn.Module, feed: Feed, batch: int, metrics: ClassMetrics) -> Iterator[Tensor]:
+def _outputs(
+    model: nn.Module, feed: Feed, batch: int, metrics: ClassMetrics, progress: Progress
+) -> Iterator[Tensor]:
     """The logits (B, classes) of every example, measured on the way."""
-    with Bar(total=len(feed), desc="predict", unit="image", disable=None) as bar:
-        for x, y in feed.once(batch):
-            try:
-                logits = model(x.flatten(0, -4))
-            except torch.cuda.OutOfMemoryError as error:
-                raise UserError(
-                    f"batch {batch} does not fit the GPU; choose a smaller one"
-                ) from error
-            logits = logits.view(len(y), -1, logits.shape[-1]).float().mean(1)  # over crops
-            metrics.update(logits, y)
-            bar.update(len(y))
-            yield logits
+    progress.expect(len(feed))
+    for x, y in feed.once(batch):
+        try:
+            logits = model(x.flatten(0, -4))
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(f"batch {batch} does not fit the GPU; choose a smaller one") from error
+        logits = logits.view(len(y), -1, logits.shape[-1]).float().mean(1)  # over crops
+        metrics.update(logits, y)
+        progress.advance(len(y))
+        yield logits
 
 
 def _write(

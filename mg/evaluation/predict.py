@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from mg import networks, provenance
 from mg.data import hdf5
-from mg.data.progress import Bar
+from mg.data.progress import Progress
 from mg.errors import UserError
-from mg.files import write_json
+from mg.files import check_place, write_json
 from mg.metrics import MEASURES, Metrics, constant_answer
 from mg.networks.execution import accelerate
 from mg.records import read_run
 from mg.training.checkpoint import read_torch
 from mg.training.feed import INPUT_MEAN, INPUT_STD
 from mg.training.loop import MODEL_FORMAT
+from mg.training.objective import objective
 
 _FIELDS = {
     "network": str,
@@ -90,16 +91,22 @@ def check_fits(info: dict[str, Any], data: hdf5.Dataset, path: str | os.PathLike
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, inputs: np.ndarray, device: str | torch.device, batch: int
+    model: nn.Module,
+    inputs: np.ndarray,
+    device: str | torch.device,
+    batch: int,
+    progress: Progress,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the logits of `inputs` (N, 1, H, W), `batch` examples at a time, with their place."""
-    for start in Bar(range(0, len(inputs), batch), desc="predict", unit="batch", disable=None):
+    progress.expect(len(inputs))
+    for start in range(0, len(inputs), batch):
         part = slice(start, min(start + batch, len(inputs)))
         try:
             logits = forward(model, torch.as_tensor(inputs[part]).to(device))
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(f"batch {batch} does not fit the GPU; choose a smaller one") from error
         yield part, logits
+        progress.advance(len(logits))
 
 
 def evaluate(
@@ -141,38 +148,44 @@ def evaluate(
     model, info = load_model(model_path, device)
     run_path = Path(model_path).with_name("run.json")
     run = read_run(run_path) if run_path.exists() else {}
-    spec = networks.resolve_dataset(info["dataset"])
-    if spec.family == "mnist":
-        test = _pixels(model, info, data_path, predictions_path, device, batch)
-    else:
-        from mg.evaluation import classify
+    check_place(metrics_path, predictions_path)
+    spec, goal = networks.resolve_dataset(info["dataset"]), objective(info["dataset"])
+    with Progress(f"{info['label']} {spec.name}", None, "images") as progress:
+        if spec.family == "mnist":
+            test = _pixels(model, info, data_path, predictions_path, device, batch, progress)
+        else:
+            from mg.evaluation import classify
 
-        test = classify.measure(
-            model, info, data_path, predictions_path, device, batch, ten_crops, workers
-        )
-    counts = networks.count(model, test.shape)
-    record = {
-        "dataset": spec.name,
-        "network": info["label"],
-        "seed": info["seed"],
-        **test.measures,
-        "params": counts.parameters,
-        "macs": counts.multiply_adds,
-        "depth": networks.depth(model, test.shape),
-        "train_images": run.get("images"),
-        "train_seconds": run.get("seconds"),
-        "device": run.get("device"),
-        "commit": run.get("commit") or provenance.commit(),
-        "date": provenance.now(),
-        "test_images": test.images,
-        "architecture": info["network"],
-        "settings": {
-            "network": info["options"],
-            "training": run.get("settings"),
-            "test": test.attributes,
-        },
-    }
-    write_json(metrics_path, record)
+            test = classify.measure(
+                *(model, info, data_path, predictions_path, device, batch, ten_crops, workers),
+                progress,
+            )
+        counts = networks.count(model, test.shape)
+        record = {
+            "dataset": spec.name,
+            "network": info["label"],
+            "seed": info["seed"],
+            **test.measures,
+            "params": counts.parameters,
+            "macs": counts.multiply_adds,
+            "depth": networks.depth(model, test.shape),
+            "train_images": run.get("images"),
+            "train_seconds": run.get("seconds"),
+            "device": run.get("device"),
+            "commit": run.get("commit") or provenance.commit(),
+            "date": provenance.now(),
+            "test_images": test.images,
+            "architecture": info["network"],
+            "settings": {
+                "network": info["options"],
+                "training": run.get("settings"),
+                "test": test.attributes,
+            },
+        }
+        write_json(metrics_path, record)
+        column, name = goal.shown
+        value = record[goal.measures[column]]
+        progress.note = f"{name} {'undefined' if value is None else format(value, '.4f')}"
     return record
 
 
@@ -200,11 +213,12 @@ def _pixels(
     predictions_path: str | os.PathLike | None,
     device: str | torch.device,
     batch: int,
+    progress: Progress,
 ) -> Outcome:
     data = hdf5.load(data_path)
     check_fits(info, data, data_path)
     metrics = Metrics()
-    logits = predict(model, data.x, device, batch)
+    logits = predict(model, data.x, device, batch, progress)
 
     def measured() -> Iterator[tuple[slice, Tensor]]:
         for part, values in logits:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mg.data import hdf5
-from mg.data.progress import Bar
+from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation.predict import check_fits, forward, load_model
+from mg.files import check_place
 
 POINT_NAMES = (
     "centre",
@@ -194,9 +195,21 @@ def saliency(
             f"saliency maps are for the spatial tasks; {data_path} has {data.y.shape[1]} channels"
         )
     occlusion = Occlusion(*data.x.shape[2:], window=window, stride=stride, seed=seed)
+    check_place(output_path)
     kept: dict[str, list] = {name: [] for name in ("index", "input", "output", "points", "map")}
     skipped: list[int] = []
-    with Bar(total=count, desc="saliency", unit="input", disable=None) as progress:
+    attributes = {
+        "dataset": info["dataset"],
+        "network": info["label"],
+        "seed": info["seed"],
+        "point_names": POINT_NAMES,
+        "window": window,
+        "stride": stride,
+        "noise_seed": seed,
+        "threshold": IMPACT_THRESHOLD,
+        "box_threshold": BOX_THRESHOLD,
+    }
+    with Progress(f"{info['label']} {info['dataset']}", count, "inputs") as progress:
         for index, x, output in _outputs(model, data.x, device, batch):
             points = points_of_interest(output[0].cpu().numpy())
             if points is None:
@@ -206,11 +219,21 @@ def saliency(
             values = (index, x.cpu().numpy(), output.cpu().numpy(), points, maps.numpy())
             for name, value in zip(kept, values, strict=True):
                 kept[name].append(value)
-            progress.update()
+            progress.advance(1)
             if len(kept["index"]) == count:
                 break
+        _write(output_path, kept, skipped, data.x.shape[1:], attributes)
+        progress.note = f"{len(skipped)} passed over"
+    return {"used": len(kept["index"]), "skipped": len(skipped)}
 
-    canvas = data.x.shape[1:]  # (1, H, W)
+
+def _write(
+    path: str | os.PathLike,
+    kept: dict[str, list],
+    skipped: list[int],
+    canvas: tuple[int, int, int],
+    attributes: dict,
+) -> None:
     shapes = {
         "index": (),
         "input": canvas,
@@ -218,26 +241,14 @@ def saliency(
         "points": (len(POINT_NAMES), 2),
         "map": (len(POINT_NAMES), *canvas[1:]),
     }
-    with hdf5.whole(output_path) as file:
+    with hdf5.whole(path) as file:
         for name, shape in shapes.items():
             kind = np.int64 if name in ("index", "points") else np.float32
             array = np.array(kept[name], kind).reshape(len(kept[name]), *shape)
             file.create_dataset(name, data=array, **(_STORED if array.size else {}))
         passed_over = np.array(skipped, np.int64)
         file.create_dataset("skipped", data=passed_over, **(_STORED if skipped else {}))
-        attributes = {
-            "dataset": info["dataset"],
-            "network": info["label"],
-            "seed": info["seed"],
-            "point_names": POINT_NAMES,
-            "window": window,
-            "stride": stride,
-            "noise_seed": seed,
-            "threshold": IMPACT_THRESHOLD,
-            "box_threshold": BOX_THRESHOLD,
-        }
         hdf5.write_attributes(file, attributes)
-    return {"used": len(kept["index"]), "skipped": len(skipped)}
 
 
 @torch.inference_mode()
