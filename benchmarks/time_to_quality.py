@@ -21,9 +21,10 @@ from statistics import mean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mg.errors import UserError  # noqa: E402
 from mg.files import read_json  # noqa: E402
 from mg.training.device import choose_device  # noqa: E402
-from mg.training.loop import train  # noqa: E402
+from mg.training.loop import Interrupted, train  # noqa: E402
 from mg.training.recipe import Recipe  # noqa: E402
 
 PAPER = Recipe()
@@ -108,4 +109,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, Interrupted) as error:
+        sys.exit(f"time_to_quality.py: {error}")

@@ -68,6 +68,7 @@ class Variant:
     split: bool = True  # mg.networks.execution
     activations: torch.dtype = torch.float32
     execution: str = "eager"
+    tried: bool = False  # cuDNN times its kernels and takes the fastest
     flush: bool = False  # denormal numbers
 
 
@@ -83,6 +84,7 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
     if fast != torch.float32:
         found.append(replace(found[-1], name="+ bfloat16", activations=fast))
     if device.type == "cuda":
+        found.append(replace(found[-1], name="+ cuDNN's kernels tried out", tried=True))
         found.append(replace(found[-1], name="+ CUDA graph", execution="graph"))
     ours = found[-1] = replace(found[-1], name=found[-1].name + " (ours)")
     if device.type == "cuda":
@@ -208,6 +210,7 @@ class Training:
         self.epoch, self.batches = 0, iter(())
 
     def run(self, steps: int) -> None:
+        torch.backends.cudnn.benchmark = self.variant.tried
         for _ in range(steps):
             parts = next(self.batches, None)
             if parts is None:

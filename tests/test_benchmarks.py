@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -43,6 +46,20 @@ def test_trainings_side_by_side_are_counted_together():
     small = ("--canvas", 16, "--batch", 2, "--seconds", 0.05, "--rounds", 1, "--device", "cpu")
     (row,) = rows(printed("training.py", "--networks", "pmg", "--side-by-side", *small), "pmg")
     assert all(float(cell.replace(",", "")) > 0 for cell in row[1:]) and len(row) == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_its_benchmarks_say_so_in_one_line(tmp_path):
+    done = subprocess.run(
+        [BENCHMARKS / "gpu.sh", tmp_path / "gpu"],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "no CUDA device is visible" in line
+    assert not (tmp_path / "gpu").exists()
 
 
 def test_time_to_quality_goes_down_until_the_goal_is_missed(tiny, tmp_path):

@@ -109,6 +109,7 @@ def train(
         )
     workers = math.ceil(workers / team.world)
     label = label or network
+    torch.backends.cudnn.benchmark = True  # shapes stay: kernels are tried out once (CUDA)
     torch.manual_seed(seed)
     train_feed = for_training(dataset, train_files, device, preparation, workers)
     valid_feed = None

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# What only a GPU can tell, in one command: the tests that need one, then speed, part by part.
+#
+#     benchmarks/gpu.sh [FOLDER]      a quarter of an hour; output into FOLDER (results/gpu)
+#
+# PYTHON names an interpreter other than that of .venv. A part that fails does not stop the next.
+set -u
+cd "$(dirname "$0")/.."
+folder=${1:-results/gpu}
+python=${PYTHON:-.venv/bin/python}
+"$python" -c 'import sys, torch
+torch.cuda.is_available() or sys.exit("benchmarks/gpu.sh: no CUDA device is visible to PyTorch; install its build for CUDA, or look at nvidia-smi")' || exit 1
+mkdir -p "$folder" || exit 1
+
+failed=0
+part() {
+    local name=$1
+    shift
+    echo "== $name: $*"
+    if ! "$@" 2>&1 | tee "$folder/$name.txt"; then
+        echo "== $name failed"
+        failed=1
+    fi
+}
+set -o pipefail
+
+part tests "$python" -m pytest -q -p no:cacheprovider tests/test_training_step.py tests/test_metrics.py
+part training "$python" benchmarks/training.py
+part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg r_pmg unet
+part compiled "$python" benchmarks/training.py --compile --networks pmg r_pmg
+exit $failed
