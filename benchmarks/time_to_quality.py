@@ -28,9 +28,9 @@ from mg.training.loop import Interrupted, train  # noqa: E402
 from mg.training.recipe import Recipe  # noqa: E402
 
 PAPER = Recipe()
-FAST = Recipe(
-    "adamw", "one_cycle", 0.01, epochs=20, batch=64, precision="auto", output_prior=True
-)  # fmt: skip
+FAST = Recipe(  # rate and decay: the best of nine at an eighth of the images, on validation
+    "adamw", "one_cycle", 0.02, weight_decay=0.05, precision="auto", output_prior=True
+)
 
 
 def quality(settings: argparse.Namespace, name: str, recipe: Recipe) -> tuple[list[float], float]:
