@@ -28,7 +28,7 @@ from mg.training.loop import Interrupted, train  # noqa: E402
 from mg.training.recipe import Recipe  # noqa: E402
 
 PAPER = Recipe()
-FAST = Recipe(  # rate and decay: the best of nine at an eighth of the images, on validation
+FAST = Recipe(  # rate and decay: among the best of nine at an eighth of the images, on validation
     "adamw", "one_cycle", 0.02, weight_decay=0.05, precision="auto", output_prior=True
 )
 
