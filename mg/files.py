@@ -48,7 +48,7 @@ def check_place(*paths: str | os.PathLike | None) -> None:
     """Find out before long work, not after it, that `paths` cannot be written (None: not asked).
 
     Raises:
-        UserError: a directory is missing and cannot be made, or cannot be written.
+        UserError: a directory cannot be made or written, or stands in the place of the file.
     """
     for path in map(Path, filter(None, paths)):
         try:

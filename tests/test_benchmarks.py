@@ -5,9 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-import torch
-
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -48,11 +45,10 @@ def test_trainings_side_by_side_are_counted_together():
     assert all(float(cell.replace(",", "")) > 0 for cell in row[1:]) and len(row) == 4
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_its_benchmarks_say_so_in_one_line(tmp_path):
     done = subprocess.run(
         [BENCHMARKS / "gpu.sh", tmp_path / "gpu"],
-        env=os.environ | {"PYTHON": sys.executable},
+        env=os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )

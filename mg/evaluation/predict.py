@@ -139,7 +139,8 @@ def evaluate(
         The content of metrics.json.
 
     Raises:
-        UserError: a file is missing or damaged, or model and test set do not belong together.
+        UserError: a file is missing or damaged, model and test set do not belong together, or the
+            results cannot be written.
     """
     if batch < 1:
         raise UserError(f"batch is {batch}; it must be at least 1")

@@ -181,7 +181,7 @@ def saliency(
 
     Raises:
         UserError: a file is damaged, network and data do not belong together, the network has more
-            than one output channel, or the window does not fit.
+            than one output channel, the window does not fit, or the maps cannot be written.
     """
     if count < 1 or batch < 1:
         raise UserError(f"count ({count}) and batch ({batch}) of saliency maps must be at least 1")
