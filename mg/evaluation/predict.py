@@ -19,6 +19,7 @@ from mg.metrics import MEASURES, Metrics, constant_answer
 from mg.networks.execution import accelerate
 from mg.records import read_run
 from mg.training.checkpoint import read_torch
+from mg.training.device import use_processor
 from mg.training.feed import INPUT_MEAN, INPUT_STD
 from mg.training.loop import MODEL_FORMAT
 from mg.training.objective import objective
@@ -144,8 +145,7 @@ def evaluate(
     """
     if batch < 1:
         raise UserError(f"batch is {batch}; it must be at least 1")
-    if threads:
-        torch.set_num_threads(threads)
+    use_processor(threads)
     model, info = load_model(model_path, device)
     run_path = Path(model_path).with_name("run.json")
     run = read_run(run_path) if run_path.exists() else {}

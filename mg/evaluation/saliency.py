@@ -19,6 +19,7 @@ from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation.predict import check_fits, forward, load_model
 from mg.files import check_place
+from mg.training.device import use_processor
 
 POINT_NAMES = (
     "centre",
@@ -185,8 +186,7 @@ def saliency(
     """
     if count < 1 or batch < 1:
         raise UserError(f"count ({count}) and batch ({batch}) of saliency maps must be at least 1")
-    if threads:
-        torch.set_num_threads(threads)
+    use_processor(threads)
     model, info = load_model(model_path, device)
     data = hdf5.load(data_path)
     check_fits(info, data, data_path)

@@ -1,5 +1,6 @@
-"""Which device a training runs on, and what it is called."""
+"""Which device a training runs on, and what it is called; how the processor computes."""
 
+import ctypes
 import platform
 from pathlib import Path
 
@@ -52,6 +53,30 @@ def visible_cards() -> list[tuple[str, int]]:
         for index in range(torch.cuda.device_count())
     ]
     return [(uuid, used.get(uuid, 0)) for uuid in uuids]
+
+
+def use_processor(threads: int | None) -> None:
+    """Compute with so many threads of the processor (PyTorch's choice if None), on memory kept."""
+    if threads:
+        torch.set_num_threads(threads)
+    keep_freed_memory(True)
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Let the process reuse the memory of tensors that are gone, as PyTorch does on CUDA.
+
+    glibc gives every block from 32 MiB on back to the system when it is freed, and the free end of
+    its heap; the next step gets it again page by page, cleared. At the paper's sizes that was a
+    quarter to two fifths of a training step (`benchmarks/training.py`). False brings that back.
+    Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(mmap_max, 0 if keep else 2**16)
+    mallopt(mmap_threshold, 2**25)
+    mallopt(trim_threshold, -1 if keep else 2**26)
 
 
 def activation_type(precision: str, device: torch.device) -> torch.dtype:

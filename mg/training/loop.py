@@ -22,7 +22,7 @@ from mg.files import atomic_path, read_object, write_json
 from mg.networks.execution import accelerate
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints, write_torch
-from mg.training.device import activation_type, device_name
+from mg.training.device import activation_type, device_name, use_processor
 from mg.training.feed import Clutter, Epoch, Feed, Pair, for_testing, for_training
 from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
@@ -92,8 +92,7 @@ def train(
         UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
         Interrupted: SIGTERM or SIGINT came; a checkpoint was written.
     """
-    if threads:
-        torch.set_num_threads(max(1, threads // team.world))
+    use_processor(threads and max(1, threads // team.world))
     if not team.first:
         log = _silence
     parts = math.ceil(recipe.accumulate / team.world)  # that each process computes
