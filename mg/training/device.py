@@ -66,8 +66,8 @@ def keep_freed_memory(keep: bool) -> None:
     """Let the process reuse the memory of tensors that are gone, as PyTorch does on CUDA.
 
     glibc gives every block from 32 MiB on back to the system when it is freed, and the free end of
-    its heap; the next step gets it again page by page, cleared. At the paper's sizes that was up to
-    two fifths of a training step (docs/performance.md). False brings that back.
+    its heap; the next step gets it again page by page, cleared (docs/performance.md says at what
+    cost). False sets bounds like glibc's own again; what was kept by then may stay and be reused.
     Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
