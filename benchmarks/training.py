@@ -11,6 +11,10 @@ and read once, the output read once more in the backward pass; weights, gradient
 per batch. The floor is the larger of operations / peak of a matrix product and bytes / bandwidth of
 a copy, both measured here. (What fits a processor's cache is faster than that bandwidth.)
 
+*Traffic.* What the operations of a step read and write when they are called one by one, each tensor
+counted once per operation, and how many they are: the part that fusing them (torch.compile) or
+recording them (CUDA graph) can save.
+
 *Baseline.* The plain modules in float32, contiguous, batches gathered on the host and sent to the
 device, PyTorch's default optimiser: a script without any of our tricks, in the same process.
 
@@ -32,6 +36,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -258,6 +263,36 @@ def compare(trainings: list[Training], seconds: float, rounds: int) -> list[tupl
     ]
 
 
+class Traffic(TorchDispatchMode):
+    """Counts the operations that are called, and the bytes of the tensors they read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.bytes = 0, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        name = operation._schema.name.removeprefix("aten::")
+        if not operation.is_view and not name.startswith(("empty", "new_empty", "profiler::")):
+            self.operations += 1
+            self.bytes += _bytes(args) + _bytes(result)
+        return result
+
+
+def _bytes(tensors: object) -> int:
+    if isinstance(tensors, torch.Tensor):
+        return tensors.numel() * tensors.element_size()
+    return sum(map(_bytes, tensors)) if isinstance(tensors, list | tuple) else 0
+
+
+def traffic(training: Training) -> tuple[int, float]:
+    """(operations per step, bytes per image) of a training whose steps are eager."""
+    training.run(1)  # the optimiser has its state, the epoch its order
+    with Traffic() as counted:
+        training.run(1)
+    return counted.operations, counted.bytes / training.batch
+
+
 # ------------------------------------------------------------------------ side by side
 
 
@@ -369,8 +404,16 @@ def main() -> None:
             for name, c in costs.items()
         ],
     )
-    rates = {}
+    distinct = {(v.resident, v.split, v.activations): v for v in reversed(every)}
+    distinct = dict(reversed(distinct.items()))  # the first of those with the same operations
+    rates, moved = {}, {}
     for name in settings.networks:
+        moved[name] = [
+            traffic(
+                Training(name, options[name], canvas, batch, replace(v, execution="eager"), device)
+            )
+            for v in distinct.values()
+        ]
         trainings = [Training(name, options[name], canvas, batch, v, device) for v in every]
         rates[name] = compare(trainings, settings.seconds, settings.rounds)
         print(f"{name} measured", file=sys.stderr)
@@ -391,6 +434,16 @@ def main() -> None:
         [
             [variant.name, *(f"{found[i][1]:.2f}" for found in rates.values())]
             for i, variant in enumerate(every)
+        ],
+    )
+    table(
+        ["variant: operations per step, MB per image", *moved],
+        [
+            [
+                variant.name,
+                *(f"{found[i][0]:,}, {found[i][1] / 1e6:.2f}" for found in moved.values()),
+            ]
+            for i, variant in enumerate(distinct.values())
         ],
     )
 

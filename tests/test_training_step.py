@@ -83,9 +83,16 @@ def test_steps_from_buffers_in_place_are_the_same_bit_for_bit(recipe):
         assert torch.equal(again[name], value), name
 
 
-def test_a_compiled_step_gives_the_same_weights():
+@pytest.mark.parametrize(
+    "small",
+    [
+        {"network": "sg", "width": 4, "grids": 2, "blocks": 0},  # a sequence of units
+        {"network": "unet", "width": [2, 4]},  # a module of its own
+    ],
+    ids=lambda small: small["network"],
+)
+def test_a_compiled_step_gives_the_same_weights(small):
     recipe = Recipe(optimizer="sgd", learning_rate=0.125, batch=8)
-    small = {"network": "sg", "width": 4, "grids": 2, "blocks": 0}
     plain, plain_loss, *_ = trained(recipe, **small)
     compiled, loss, execution, lines = trained(recipe, "compiled", **small)
     assert execution == "compiled" and not lines

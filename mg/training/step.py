@@ -72,7 +72,7 @@ class Step:
             self.device.type, self.activations, enabled=reduced, cache_enabled=False
         ):
             try:
-                return (model or self.model)(x)
+                return (self.model if model is None else model)(x)
             except ValueError as error:
                 if len(x) > 1:
                     raise
