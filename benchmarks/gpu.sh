@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What only a GPU can tell, in one command: the tests that need one, then speed, part by part.
+# What only a GPU can tell, in one command: the tests that need one, then speed, what matters most
+# first. Where time is short, stop it at any moment: every part is kept as far as it came.
 #
-#     benchmarks/gpu.sh [FOLDER]      a quarter of an hour; output into FOLDER (results/gpu)
+#     benchmarks/gpu.sh [FOLDER]      ten minutes by estimate; output into FOLDER (results/gpu)
 #
 # PYTHON names an interpreter other than that of .venv. A part that fails does not stop the next.
 set -u
@@ -25,7 +26,8 @@ part() {
 set -o pipefail
 
 part tests "$python" -m pytest -q -p no:cacheprovider tests/test_training_step.py tests/test_metrics.py
-part training "$python" benchmarks/training.py
-part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg r_pmg unet
-part compiled "$python" benchmarks/training.py --compile --networks pmg r_pmg
+part pmg "$python" benchmarks/training.py --networks pmg --compile --rounds 7
+part others "$python" benchmarks/training.py --networks unet umg sg r_sg r_pmg --rounds 7
+part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg unet --rounds 7
+part r_pmg "$python" benchmarks/training.py --networks r_pmg --compile --rounds 7
 exit $failed
