@@ -218,18 +218,22 @@ class Training:
         )
         self.epoch, self.batches = 0, iter(())
 
-    def run(self, steps: int) -> None:
+    def take(self) -> None:
+        """Start a step."""
         torch.backends.cudnn.benchmark = self.variant.tried
+        parts = next(self.batches, None)
+        if parts is None:
+            self.epoch += 1
+            epoch = Epoch(0, self.epoch, 150, self.batch)
+            self.batches = self.feed.batches(epoch, 0)
+            parts = next(self.batches)
+        if not self.variant.resident:
+            parts = [(x.to(self.device), y.to(self.device)) for x, y in parts]
+        self.step(parts, 1e-3)
+
+    def run(self, steps: int) -> None:
         for _ in range(steps):
-            parts = next(self.batches, None)
-            if parts is None:
-                self.epoch += 1
-                epoch = Epoch(0, self.epoch, 150, self.batch)
-                self.batches = self.feed.batches(epoch, 0)
-                parts = next(self.batches)
-            if not self.variant.resident:
-                parts = [(x.to(self.device), y.to(self.device)) for x, y in parts]
-            self.step(parts, 1e-3)
+            self.take()
         wait(self.device)
 
     def rate(self, seconds: float, clock: Callable[[], float]) -> float:
@@ -245,6 +249,22 @@ class Training:
         spent = clock() - start
         torch.set_flush_denormal(False)
         return steps * self.batch / spent
+
+
+class Interleaved(Training):
+    """Several trainings in one process that take steps in turn, each on a stream of its own."""
+
+    def __init__(self, number: int, *args) -> None:
+        self.trainings = [Training(*args) for _ in range(number)]
+        first = self.trainings[0]
+        self.variant, self.device, self.batch = first.variant, first.device, number * first.batch
+        cuda = self.device.type == "cuda"
+        self.streams = [torch.cuda.Stream(self.device) if cuda else None for _ in self.trainings]
+
+    def take(self) -> None:
+        for training, stream in zip(self.trainings, self.streams, strict=True):
+            with torch.cuda.stream(stream):
+                training.take()
 
 
 def compare(trainings: list[Training], seconds: float, rounds: int) -> list[tuple[float, float]]:
@@ -296,9 +316,25 @@ def traffic(training: Training) -> tuple[int, float]:
 # ------------------------------------------------------------------------ side by side
 
 
-def side_by_side(arguments: list[str], network: str, processes: int, threads: int) -> float:
-    """Images per second of `processes` trainings together, each with `threads`."""
+@dataclass(frozen=True)
+class Together:
+    """Trainings at once: `processes` of `threads` each, in each of them `trainings` in turn."""
+
+    processes: int = 1
+    threads: int = 1
+    trainings: int = 1
+
+    def __str__(self) -> str:
+        if self.trainings > 1:
+            return f"{self.trainings} in one process"
+        return f"{self.processes} x {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+
+def side_by_side(arguments: list[str], network: str, case: Together) -> float:
+    """Images per second of all trainings of a case together."""
+    processes, threads = case.processes, case.threads
     command = [sys.executable, __file__, *arguments, "--one", network, "--threads", str(threads)]
+    command += ["--interleaved", str(case.trainings)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     running = [
         subprocess.Popen(
@@ -351,6 +387,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--side-by-side", action="store_true", help="several trainings at once")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--interleaved", type=int, default=1, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -369,7 +406,9 @@ def main() -> None:
 
     if settings.one:
         options = {} if full else NARROW[settings.one]
-        training = Training(settings.one, options, canvas, batch, ours, device)
+        training = Interleaved(
+            settings.interleaved, settings.one, options, canvas, batch, ours, device
+        )
         return one(training, settings.seconds * settings.rounds)
 
     print(
@@ -456,14 +495,15 @@ def report_side_by_side(
     passed += ["--seconds", str(settings.seconds), "--rounds", str(settings.rounds)]
     passed += ["--full"] if settings.full else []
     if device.type == "cuda":
-        cases = [(1, 1), (2, 1), (4, 1), (8, 1)]
+        cases = [Together(processes=n) for n in (1, 2, 4, 8)]
+        cases += [Together(trainings=n) for n in (2, 4, 8)]
     else:
         cores = len(os.sched_getaffinity(0))
-        cases = [(1, 1), (1, cores), (cores, 1)]
-    heading = [f"{p} x {t} thread{'s' if t > 1 else ''}" for p, t in cases]
+        cases = [Together(), Together(threads=cores), Together(processes=cores)]
+        cases.append(Together(trainings=2))
     table(
-        ["network, images/s of all together", *heading],
-        [[n, *(shown(side_by_side(passed, n, p, t)) for p, t in cases)] for n in settings.networks],
+        ["network, images/s of all together", *map(str, cases)],
+        [[n, *(shown(side_by_side(passed, n, case)) for case in cases)] for n in settings.networks],
     )
 
 

@@ -42,7 +42,7 @@ def test_training_is_measured_against_floor_and_baseline():
 def test_trainings_side_by_side_are_counted_together():
     small = ("--canvas", 16, "--batch", 2, "--seconds", 0.05, "--rounds", 1, "--device", "cpu")
     (row,) = rows(printed("training.py", "--networks", "pmg", "--side-by-side", *small), "pmg")
-    assert all(float(cell.replace(",", "")) > 0 for cell in row[1:]) and len(row) == 4
+    assert all(float(cell.replace(",", "")) > 0 for cell in row[1:]) and len(row) == 5
 
 
 def test_without_a_gpu_its_benchmarks_say_so_in_one_line(tmp_path):
