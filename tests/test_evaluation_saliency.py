@@ -12,6 +12,8 @@ from mg.evaluation.predict import forward
 from mg.evaluation.saliency import (
     POINT_NAMES,
     Occlusion,
+    attention_ratio,
+    attention_shift,
     points_of_interest,
     read,
     saliency,
@@ -196,3 +198,43 @@ def test_mistakes_are_explained(tmp_path):
     for name in ("bad.h5", "absent.h5"):
         with pytest.raises(UserError, match=name):
             read(tmp_path / name)
+
+
+def maps_on_digits(spread):
+    """A file of three inputs whose maps are `spread(canvas with a 1 in the digit's middle)`."""
+    places = [(8, 6), (20, 10), (12, 24)]
+    inputs, dots = np.zeros((3, 1, 32, 32), np.float32), np.zeros((3, 32, 32), np.float32)
+    for image, dot, (y, x) in zip(inputs, dots, places, strict=True):
+        image[0, y - 2 : y + 3, x - 2 : x + 3] = 1
+        dot[y, x] = 1
+    maps = np.stack([spread(dot) for dot in dots])
+    return {"input": inputs, "map": np.repeat(maps[:, None], 7, 1)}
+
+
+def test_attention_on_the_digit_follows_it():
+    on = maps_on_digits(lambda dot: dot)
+    assert attention_ratio(on) == np.inf and attention_shift(on) == pytest.approx(1)
+
+
+def test_attention_that_is_the_same_for_every_input_does_not_follow():
+    even = maps_on_digits(np.ones_like)
+    assert attention_ratio(even) == pytest.approx(1)
+    assert attention_shift(even) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_part_of_the_attention_that_follows_the_digit_is_how_far_the_maps_move():
+    part = maps_on_digits(lambda dot: 0.25 * dot + 0.75 / dot.size)
+    assert attention_shift(part) == pytest.approx(0.25)
+
+
+def test_attention_beside_the_digit_moves_with_it_though_the_ratio_does_not_see_it():
+    beside = maps_on_digits(lambda dot: np.roll(dot, 6, 0))
+    assert attention_ratio(beside) is None and attention_shift(beside) == pytest.approx(1)
+
+
+def test_attention_of_one_map_or_none_cannot_be_said_to_follow():
+    one = {name: values[:1] for name, values in maps_on_digits(lambda dot: dot).items()}
+    none = {name: values[:0] for name, values in one.items()}
+    empty = maps_on_digits(np.zeros_like)
+    for maps in (one, none, empty):
+        assert attention_ratio(maps) is None and attention_shift(maps) is None

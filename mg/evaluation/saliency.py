@@ -309,6 +309,41 @@ def attention_ratio(maps: dict) -> float | None:
     return float(np.mean(own) / np.mean(other)) if np.any(other) else math.inf
 
 
+def attention_shift(maps: dict) -> float | None:
+    """How far a map moves when the digit does: 1 says as far, 0 that it stays where it is.
+
+    The slope of a least-squares line through the centres of the maps (weighted by saliency) over
+    the centres of their inputs' digits, over inputs, points and both directions. Of maps that are
+    even but for a part on the digit, it is the share of that part.
+
+    Args:
+        maps: what `read` gives.
+
+    Returns:
+        The slope; None for fewer than two maps of a point, or digits that all lie in one place.
+    """
+    digits = np.array([_centre(_box(image[0])) for image in maps["input"]]).reshape(-1, 2)
+    together, alone = 0.0, 0.0
+    for of_inputs in np.moveaxis(maps["map"], 1, 0):
+        used = of_inputs.any((1, 2)) & np.isfinite(digits).all(1)
+        if used.sum() < 2:
+            continue
+        centres = np.array([_centre(attention) for attention in of_inputs[used]])
+        moved = digits[used] - digits[used].mean(0)
+        together += float((moved * (centres - centres.mean(0))).sum())
+        alone += float((moved**2).sum())
+    return together / alone if alone else None
+
+
+def _centre(weights: np.ndarray) -> tuple[float, float]:
+    """Row and column of the centre of mass of `weights` (H, W); not a number if all are zero."""
+    weights = weights.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        share = weights / weights.sum()
+    rows, columns = (np.arange(size) for size in weights.shape)
+    return float(share.sum(1) @ rows), float(share.sum(0) @ columns)
+
+
 def _box(image: np.ndarray) -> np.ndarray:
     rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
     box = np.zeros(image.shape, bool)

@@ -15,6 +15,9 @@ from mg.report.tables import Summary, describe, read_metrics, summarise, write_c
 
 HOLDS, FAILS, NOT_RUN, NOT_MEASURABLE = "holds", "does not hold", "not run", "not measurable"
 
+Attention = tuple[float | None, float | None]
+"""`attention_ratio` and `attention_shift` of a file of saliency maps."""
+
 LEAST_LEAD = 0.01
 SOLVED = 0.5
 FOLLOWS = 2.0
@@ -128,13 +131,12 @@ def judge(
         UserError: a file is missing or damaged.
     """
     summaries = {(s.dataset, s.network): s for s in summarise(records)}
-    ratios: dict[tuple[str, str], list[float | None]] = {}
+    attention: dict[tuple[str, str], list[Attention]] = {}
     for path in saliency_paths:
         maps = saliency.read(path)
-        ratios.setdefault((maps["dataset"], maps["network"]), []).append(
-            saliency.attention_ratio(maps)
-        )
-    judged = [(claim, *_judge(claim, summaries, ratios)) for claim in CLAIMS]
+        measured = (saliency.attention_ratio(maps), saliency.attention_shift(maps))
+        attention.setdefault((maps["dataset"], maps["network"]), []).append(measured)
+    judged = [(claim, *_judge(claim, summaries, attention)) for claim in CLAIMS]
     return sorted(judged, key=lambda entry: entry[1] == NOT_RUN)
 
 
@@ -146,12 +148,12 @@ def verdict_cell(verdict: str) -> Cell:
 def _judge(
     claim: Claim,
     summaries: dict[tuple[str, str], Summary],
-    ratios: dict[tuple[str, str], list[float | None]],
+    attention: dict[tuple[str, str], list[Attention]],
 ) -> tuple[str, str]:
     """Verdict and evidence."""
     key = (claim.task, claim.network)
     if claim.kind in ("follows", "does not follow"):
-        return _judge_attention(claim, ratios.get(key))
+        return _judge_attention(claim, attention.get(key))
     mine = summaries.get(key)
     if claim.kind == "above":
         theirs = summaries.get((claim.task, claim.other))
@@ -185,16 +187,18 @@ def _judge_solution(claim: Claim, mine: Summary) -> tuple[str, str]:
     return HOLDS if solved == (claim.kind == "solves") else FAILS, evidence
 
 
-def _judge_attention(claim: Claim, ratios: list[float | None] | None) -> tuple[str, str]:
-    if ratios is None:
+def _judge_attention(claim: Claim, seeds: list[Attention] | None) -> tuple[str, str]:
+    if seeds is None:
         return NOT_RUN, ""
-    defined = [ratio for ratio in ratios if ratio is not None]
-    if not defined:
+    ratios, shifts = ([v for v in values if v is not None] for values in zip(*seeds, strict=True))
+    if not ratios:
         return NOT_MEASURABLE, "fewer than two inputs with a saliency map"
-    ratio = statistics.fmean(defined)
-    seeds = "" if len(ratios) == 1 else f" (mean of {len(defined)} seeds)"
+    ratio = statistics.fmean(ratios)
     verdict = HOLDS if (ratio >= FOLLOWS) == (claim.kind == "follows") else FAILS
-    return verdict, f"ratio {ratio:.1f}{seeds}"
+    evidence = f"ratio {ratio:.1f}"
+    if shifts:
+        evidence += f"; the maps move {statistics.fmean(shifts):.2f} times as far as the digit"
+    return verdict, evidence + ("" if len(seeds) == 1 else f" (mean of {len(ratios)} seeds)")
 
 
 def _seeds(*summaries: Summary) -> str:
