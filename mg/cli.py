@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mg.errors import UserError, short_of_memory
+from mg.errors import UserError, short_of_memory, short_of_threads
 
 TASKS = (
     "segmentation",
@@ -62,6 +62,11 @@ def _users_message(error: BaseException) -> str | None:
     foreseen = type(error.__cause__).__name__ == "OutOfMemoryError"
     if short_of_memory(error) and not foreseen:
         return "not enough memory; use a smaller set or batch, or a machine with more"
+    if short_of_threads(error):
+        return (
+            "the system begins no more threads or processes for this user (see `ulimit -u`, in a "
+            "container its limit of processes); ask for fewer workers or processes, or raise it"
+        )
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):

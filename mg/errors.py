@@ -1,6 +1,7 @@
-"""The one exception for mistakes a user can correct, and how to know that memory ran out."""
+"""The one exception for mistakes a user can correct; how to know that memory or threads ran out."""
 
 import re
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -20,19 +21,36 @@ _SHORT = re.compile(
 )
 _PERHAPS = re.compile("filter returned failure")  # HDF5 of damaged bytes, too
 _LITTLE = 1 << 26  # bytes
+_NO_THREAD = re.compile("can't start new thread|Resource temporarily unavailable")
 
 
 def short_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, says that there is not enough memory."""
-    while error is not None:
-        if isinstance(error, MemoryError):
+    for cause in _causes(error):
+        if isinstance(cause, MemoryError):
             return True
-        if isinstance(error, OSError | RuntimeError | SystemError):
-            text = str(error)
+        if isinstance(cause, OSError | RuntimeError | SystemError):
+            text = str(cause)
             if _SHORT.search(text) or _PERHAPS.search(text) and not _there_is_some():
                 return True
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
+
+
+def short_of_threads(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that no process or thread can be begun."""
+    return any(
+        isinstance(cause, BlockingIOError)  # fork
+        or isinstance(cause, RuntimeError)
+        and _NO_THREAD.search(str(cause))  # Python; C++
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _there_is_some() -> bool:

@@ -1,6 +1,7 @@
 """Killed, starved and doubled processes: nothing finished is lost, and the same command goes on."""
 
 import csv
+import ctypes
 import json
 import os
 import random
@@ -185,6 +186,27 @@ def test_generating_without_memory_says_so(mnist, tmp_path):
     ended = run_mg(*generate(tmp_path, mnist), "--canvas", "2048", before=starved(5))
     assert "not enough memory" in ended.line
     assert not checksums(tmp_path)
+
+
+def without_threads():
+    """As where a user's processes and threads are as many as the system allows."""
+    if os.geteuid() == 0:  # for whom there is no such limit: as somebody who may read all the same
+        kernel = ctypes.CDLL(None)
+        keep_capabilities, version, reading = (28, 1 << 2), 0x20080522, 1 << 1 | 1 << 2
+        if kernel.prctl(*keep_capabilities, 0, 0, 0):
+            os._exit(77)
+        os.setresuid(65534, 65534, 65534)
+        header = (ctypes.c_uint32 * 2)(version, 0)
+        kernel.capset(header, (ctypes.c_uint32 * 6)(reading, reading))
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+
+
+def test_generating_without_threads_says_so(mnist, tmp_path):
+    ended = run_mg(*generate(tmp_path, mnist), "--workers", "2", before=without_threads)
+    if ended.code == 77:
+        pytest.skip("root without the right to give up its capabilities one by one")
+    assert "no more threads or processes" in ended.line and "ulimit -u" in ended.line
+    assert not checksums(tmp_path), "nothing was written"
 
 
 @pytest.fixture(scope="module")
