@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from test_training_loop import WIDTH, wait_for
 
 from mg.errors import UserError
+from mg.training import team
 from mg.training.checkpoint import read_torch
 from mg.training.team import launch
 
@@ -107,3 +110,19 @@ def test_what_processes_cannot_share_is_refused(tiny, tmp_path):
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 2
     assert "batch 9 cannot be shared by 2 processes" in done.stderr.splitlines()[-1]
+
+
+def test_a_process_whose_launcher_is_gone_does_not_wait_for_long(monkeypatch):
+    """Who began it could not begin the others, or was killed: nobody answers any more."""
+    with socket.socket() as nobody:
+        nobody.bind(("localhost", 0))
+        port = nobody.getsockname()[1]
+    started = {"TORCHELASTIC_RUN_ID": "a", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (started | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(team, "START", timedelta(seconds=2))
+    with (
+        pytest.raises(UserError, match="other processes of this training did not start"),
+        team.join_team(torch.device("cpu")),
+    ):
+        pass

@@ -62,6 +62,8 @@ class Team:
 
 
 ALONE = Team()
+# For the others to start: who began this process may not have come to begin them.
+START = timedelta(minutes=10)
 # The others wait while the first measures the validation set. What ends one process ends all.
 PATIENCE = timedelta(days=1)
 
@@ -118,7 +120,7 @@ def join_team(device: torch.device) -> Iterator[Team]:
     """Join the processes that were started together; be alone if this was not.
 
     Raises:
-        UserError: there are more processes than CUDA cards.
+        UserError: there are more processes than CUDA cards, or the others do not start.
     """
     if not launched() or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
@@ -129,7 +131,14 @@ def join_team(device: torch.device) -> Iterator[Team]:
             raise UserError(f"there are more processes than the {cards} visible cards; start fewer")
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        store, rank, world = next(dist.rendezvous("env://", timeout=START))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    except dist.DistError as error:
+        raise UserError(
+            f"the other processes of this training did not start within "
+            f"{START.total_seconds() / 60:g} minutes; see what they or their launcher said"
+        ) from error
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:
