@@ -38,10 +38,8 @@ def short_of_memory(error: BaseException | None) -> bool:
 
 def short_of_threads(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, says that no process or thread can be begun."""
-    return any(
-        isinstance(cause, BlockingIOError)  # fork
-        or isinstance(cause, RuntimeError)
-        and _NO_THREAD.search(str(cause))  # Python; C++
+    return isinstance(error, BlockingIOError) or any(  # fork; otherwise Python's threads, C++'s
+        isinstance(cause, RuntimeError) and _NO_THREAD.search(str(cause))
         for cause in _causes(error)
     )
 
