@@ -77,7 +77,7 @@ def test_it_learns_and_says_what_it_did(tiny, tmp_path):
     assert run["images"] == 192 and run["attempts"] == 1 and run["seed"] == 3
     assert run["data"][0]["examples"] == 64
     assert run["settings"]["recipe"] == RECIPE.as_dict()
-    assert len(lines) == 3 and "mean IU" in lines[-1]
+    assert len(lines) == 1 + 3 and "mean IU" in lines[-1]
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["history.csv", "model.pt", "run.json"]
 
@@ -157,18 +157,35 @@ def test_an_interrupted_training_ends_with_the_same_weights(tiny, whole, tmp_pat
     assert not (cut / "checkpoints").exists()
 
 
+def end_in_the_third_epoch(line):
+    """What a training logs to, to be asked to end there."""
+    if line.startswith("epoch   2/"):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def interrupted(tiny, output):
     """Leave two checkpoints behind, as a training does that is killed in its last epoch."""
-    stop = {"lines": 0}
-
-    def log(line):
-        stop["lines"] += 1
-        if stop["lines"] == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(loop.Interrupted, match="SIGTERM at epoch 3"):
-        train(tiny, output, log=log)
+        train(tiny, output, log=end_in_the_third_epoch)
     return output / "checkpoints" / "checkpoint.pt"
+
+
+def test_a_log_tells_what_begins_and_how_far_it_is(tiny, tmp_path):
+    lines = []
+    train(tiny, tmp_path, log=lines.append, checkpoint_seconds=0)  # a checkpoint after every step
+    assert lines[0].startswith("pmg translation seed 3: 3 epochs of 8 iterations, batch 8, on ")
+    assert lines[0].endswith(", float32")
+    steps, ends = [line for line in lines if "iteration " in line], lines[9::9]
+    assert len(lines) == 1 + 3 * (8 + 1) and len(steps) == 3 * 8
+    for number, line in enumerate(steps):
+        epoch, iteration = number // 8 + 1, number % 8 + 1
+        assert line.startswith(f"epoch   {epoch}/3  iteration {iteration}/8  loss 0."), line
+        assert line.endswith(" left") and " images/s  " in line
+    with open(tmp_path / "history.csv", newline="") as handle:
+        for row, line, last in zip(csv.DictReader(handle), ends, steps[7::8], strict=True):
+            loss = f"loss {float(row['train_loss']):.4f}  "
+            assert line.startswith(f"epoch   {row['epoch']}/3  {loss}valid loss ") and loss in last
+    assert lines[-1].endswith("  00:00 left")
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path):
@@ -226,16 +243,9 @@ def test_files_of_different_shapes_are_refused(tiny, tmp_path):
 def test_tensorboard_shows_every_epoch_once_after_an_interruption(tiny, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    stop = {"lines": 0}
-
-    def log(line):
-        stop["lines"] += 1
-        if stop["lines"] == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     board = tmp_path / "board"
     with pytest.raises(loop.Interrupted):
-        train(tiny, tmp_path / "out", tensorboard=board, log=log)
+        train(tiny, tmp_path / "out", tensorboard=board, log=end_in_the_third_epoch)
     train(tiny, tmp_path / "out", tensorboard=board)
     shown = EventAccumulator(str(board / "translation" / "pmg" / "seed3")).Reload()
     with open(tmp_path / "out" / "history.csv", newline="") as handle:

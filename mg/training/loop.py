@@ -153,6 +153,10 @@ def train(
         board = Board(tensorboard / dataset / label / f"seed{seed}", run.history)
     started = provenance.now()
     title = f"{label} {dataset} seed {seed}"
+    log(
+        f"{title}: {recipe.epochs} epochs of {recipe.iterations} iterations, batch {recipe.batch}, "
+        f"on {device_name(device)}, {_type_name(activations)}"
+    )
     _work(run, checkpoints, output, title, checkpoint_seconds, board, log)
     unreadable = len(run.unreadable())
     if not team.first:
@@ -188,7 +192,7 @@ def train(
             "seconds": round(run.seconds, 3),
             "images_per_second": round(recipe.images / run.seconds, 1),
             "device": device_name(device),
-            "activations": str(activations).removeprefix("torch."),
+            "activations": _type_name(activations),
             "execution": step.execution,
             "processes": team.world,
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
@@ -290,7 +294,7 @@ class _Run:
         self.history: list[dict[str, Any]] = []
         self._batches: Iterator[Iterator[Pair]] | None = None  # the rest of this epoch's
         self._clock = time.perf_counter()
-        self._epoch_began = 0.0
+        self.epoch_began = 0.0
 
     def state(self) -> dict[str, Any]:
         self.tick()
@@ -305,7 +309,7 @@ class _Run:
             "loss_sum": self.take.loss_sum,
             "history": self.history,
             "seconds": self.seconds,
-            "epoch_began": self._epoch_began,
+            "epoch_began": self.epoch_began,
             "attempts": self.attempts,
             "unreadable": self.unreadable(),
             "random": self.team.gather(random),
@@ -317,7 +321,7 @@ class _Run:
         self.epoch, self.iteration = state["epoch"], state["iteration"]
         self.take.loss_sum.copy_(state["loss_sum"])
         self.history, self.seconds = state["history"], state["seconds"]
-        self._epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
+        self.epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
         self.train_feed.unreadable.update(state["unreadable"])
         processor, *card = state["random"][self.team.rank]
         torch.set_rng_state(processor)
@@ -361,7 +365,7 @@ class _Run:
         valid = self._validate() if self.valid_feed else {}
         self.tick()
         images = self.recipe.iterations * self.recipe.batch
-        spent = self.seconds - self._epoch_began
+        spent = self.seconds - self.epoch_began
         row = {
             "epoch": self.epoch + 1,
             "images": (self.epoch + 1) * images,
@@ -374,7 +378,7 @@ class _Run:
         self.history.append(row)
         self.epoch, self.iteration, self._batches = self.epoch + 1, 0, None
         self.take.loss_sum.zero_()
-        self._epoch_began = self.seconds
+        self.epoch_began = self.seconds
         return row
 
     def write_history(self, path: Path) -> None:
@@ -432,6 +436,8 @@ def _work(
                         f"{signal.Signals(number).name} at epoch {run.epoch + 1}, iteration "
                         f"{run.iteration}: wrote {checkpoints.newest}; the same command goes on",
                     )
+                if number and bar.disable:
+                    log(_progress(run))
             _check_finite(run, checkpoints)
             row = run.end_epoch()
             if team.first:
@@ -439,24 +445,41 @@ def _work(
             if board:
                 board.add(row)
             if bar.disable:
-                log(_line(row, recipe, run.objective, run.seconds))
+                log(_summary(row, run))
             else:
                 column, name = run.objective.shown
                 bar.set_postfix({"loss": f"{row['train_loss']:.4f}", name: row[column]})
 
 
-def _line(row: dict[str, Any], recipe: Recipe, objective: Objective, seconds: float) -> str:
-    left = seconds / row["epoch"] * (recipe.epochs - row["epoch"])
+def _progress(run: _Run) -> str:
+    """The epoch so far; an epoch of photographs takes hours."""
+    loss = float(run.take.loss_sum) / run.iteration
+    speed = run.iteration * run.recipe.batch / (run.seconds - run.epoch_began)
+    return (
+        f"epoch {run.epoch + 1:3d}/{run.recipe.epochs}"
+        f"  iteration {run.iteration}/{run.recipe.iterations}  loss {loss:.4f}"
+        f"  {speed:.0f} images/s  {_left(run)} left"
+    )
+
+
+def _summary(row: dict[str, Any], run: _Run) -> str:
+    """The epoch that `row` is about."""
     valid = ""
     if row["valid_loss"] is not None:
         valid = f"  valid loss {row['valid_loss']:.4f}"
-        column, name = objective.shown
+        column, name = run.objective.shown
         if row[column] is not None:
             valid += f"  {name} {row[column]:.4f}"
     return (
-        f"epoch {row['epoch']:3d}/{recipe.epochs}  loss {row['train_loss']:.4f}{valid}"
-        f"  {row['images_per_second']:.0f} images/s  {left:.0f} s left"
+        f"epoch {row['epoch']:3d}/{run.recipe.epochs}  loss {row['train_loss']:.4f}{valid}"
+        f"  {row['images_per_second']:.0f} images/s  {_left(run)} left"
     )
+
+
+def _left(run: _Run) -> str:
+    """Hours, minutes and seconds to the end, at the mean speed so far."""
+    done = run.epoch * run.recipe.iterations + run.iteration
+    return Bar.format_interval(run.seconds / done * (run.recipe.steps - done))
 
 
 def _check_finite(run: _Run, checkpoints: Checkpoints) -> None:
@@ -492,6 +515,10 @@ def _signals(team: Team):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _type_name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def _silence(line: str) -> None:

@@ -41,10 +41,16 @@ class Ended:
     @property
     def line(self) -> str:
         """The one line on standard error that a user sees of a mistake."""
-        assert "Traceback" not in self.err and self.code == 2, self.err
-        (line,) = self.err.strip().splitlines()
-        assert line.startswith("mg ") and "error:" in line
+        (line,) = self.lines
         return line
+
+    @property
+    def lines(self) -> list[str]:
+        """All lines on standard error, of which the last tells of a mistake."""
+        assert "Traceback" not in self.err and self.code == 2, self.err
+        lines = self.err.strip().splitlines()
+        assert lines[-1].startswith("mg ") and "error:" in lines[-1]
+        return lines
 
 
 class Running:

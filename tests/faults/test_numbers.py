@@ -42,7 +42,9 @@ def test_one_example_goes_all_the_way(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_training(whole, tmp_path):
     run = tmp_path / "run"
     ended = run_mg(*train(run, whole / "train.h5", "--learning-rate", "1e30"))
-    assert "no longer finite in epoch 1 at learning rate" in ended.line
+    began, line = ended.lines
+    assert began.startswith("pmg translation seed 0: ")
+    assert "no longer finite in epoch 1 at learning rate" in line
     assert not (run / "model.pt").exists()
 
 
@@ -94,9 +96,10 @@ def test_a_class_that_never_appears_has_no_number(tmp_path):
     assert run_mg(*figure).code == 0
 
 
-def test_a_batch_of_one_on_the_coarsest_pixel_is_one_line(tmp_path):
+def test_a_batch_of_one_on_the_coarsest_pixel_ends_in_one_line(tmp_path):
     """Batch norm has no spread to divide by: said before hours are lost, not by a traceback."""
     y = np.zeros((4, 1, 2, 2), np.uint8)
     data(tmp_path / "train.h5", y.astype(np.float32), y)
     ended = run_mg(*train(tmp_path / "run", tmp_path / "train.h5", "--batch", "1"))
-    assert "batch" in ended.line
+    began, line = ended.lines
+    assert began.startswith("pmg translation seed 0: ") and "raise the batch" in line
