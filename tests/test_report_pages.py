@@ -82,7 +82,7 @@ def test_the_overview_tells_what_was_run_and_what_came_out(folder):
     assert re.search(r'<b class="good">1</b> hold\b', text)
     assert "Claims &amp; more</a>" in text and 'href="tables/claims.html"' in text
     hidden = text.split("<details>")[1]
-    assert "Translation: U-NET outputs a blur." in hidden
+    assert "Translation: U-NET does not output the clean, centred digit." in hidden
     assert "nan" not in text.lower() and ">None<" not in text
 
 

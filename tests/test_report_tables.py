@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mg import metrics
+from mg.data import hdf5
 from mg.errors import UserError
 from mg.report import render, tables
 from mg.report.claims import write_claims_table
@@ -322,7 +323,7 @@ def test_claims_are_judged_by_their_criteria(store, tmp_path):
     assert outcome["segmentation", "PMG segments better than U-NET"] == "holds"
     assert outcome["segmentation", "R-PMG segments better than U-NET"] == "does not hold"
     assert outcome["segmentation", "U-MG segments better than U-NET"] == "not run"
-    assert outcome["translation", "U-NET outputs a blur"] == "holds"
+    assert outcome["translation", "U-NET does not output the clean, centred digit"] == "holds"
     assert outcome["translation", "PMG outputs the clean, centred digit"] == "holds"
     assert outcome["rotation", "U-NET outputs the clean, centred digit"] == "does not hold"
     assert outcome["affine_transform", "U-NET outputs the clean, centred digit"] == "not measurable"
@@ -338,6 +339,65 @@ def test_a_lead_within_the_spread_does_not_count(store, tmp_path):
     row = verdicts(store, tmp_path, *runs)["segmentation", "PMG segments better than U-NET"]
     assert row["verdict"] == "does not hold"
     assert row["evidence"].endswith("(2 seeds)")
+
+
+def test_evidence_names_the_seeds_of_each_network_and_where_there_is_but_one(store, tmp_path):
+    runs = [record(network="pmg", seed=i, mean_iu=v) for i, v in enumerate((0.54, 0.55, 0.56))]
+    runs += [record(network="unet", seed=i, mean_iu=v) for i, v in enumerate((0.44, 0.46))]
+    found = verdicts(store, tmp_path, *runs, record("translation", "pmg"))
+    evidence = found["segmentation", "PMG segments better than U-NET"]["evidence"]
+    assert evidence == "mean IU 0.550 ± 0.010 against 0.450 ± 0.014 (3 and 2 seeds)"
+    assert "without ± is of one seed" in (tmp_path / "c.md").read_text()
+    verdicts(store, tmp_path, *runs)
+    assert "of one seed" not in (tmp_path / "c.md").read_text()
+
+
+def attention(path, network, seed, share):
+    """A file of maps of which a share lies on the digit and the rest is even."""
+    places = [(8, 6), (20, 10), (12, 24)]
+    inputs = np.zeros((3, 1, 32, 32), np.float32)
+    for image, (y, x) in zip(inputs, places, strict=True):
+        image[0, y - 2 : y + 3, x - 2 : x + 3] = 1
+    maps = share * inputs / 25 + (1 - share) / 1024
+    arrays = {
+        "index": np.arange(3),
+        "input": inputs,
+        "output": inputs,
+        "points": np.zeros((3, 7, 2), np.int64),
+        "map": np.repeat(maps, 7, 1).astype(np.float32),
+        "skipped": np.zeros(0, np.int64),
+    }
+    facts = {"dataset": "translation", "network": network, "seed": seed, "window": 8, "stride": 2}
+    with hdf5.whole(path) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, **({"fletcher32": True} if array.size else {}))
+        hdf5.write_attributes(file, facts)
+    return path
+
+
+def test_attention_is_judged_over_seeds(store, tmp_path):
+    files = [
+        attention(tmp_path / "a.h5", "pmg", 0, 0.5),
+        attention(tmp_path / "b.h5", "pmg", 1, 0.3),
+        attention(tmp_path / "c.h5", "r_pmg", 0, 0),
+        attention(tmp_path / "d.h5", "unet", 0, 1),
+        attention(tmp_path / "e.h5", "unet", 1, 0),
+    ]
+    write_claims_table(store(record()), prefix=tmp_path / "c", saliency_paths=files)
+    found = {r["claim"]: (r["evidence"], r["verdict"]) for r in rows(tmp_path / "c.csv")}
+    # A box has 25 of 1,024 pixels: of an even map that share lies in every box.
+    even = 25 / 1024
+    a, b = ((share + (1 - share) * even) / ((1 - share) * even) for share in (0.5, 0.3))
+    ratio = f"{(a + b) / 2:.1f} ± {(a - b) / 2**0.5:.1f}"
+    assert found["The attention of PMG follows the digit"] == (
+        f"ratio {ratio}; the maps move 0.40 ± 0.14 times as far as the digit (2 seeds)",
+        "holds",
+    )
+    evidence, verdict = found["The attention of R-PMG follows the digit"]
+    assert evidence == "ratio 1.0; the maps move 0.00 times as far as the digit"
+    assert verdict == "does not hold"
+    evidence, verdict = found["The attention of U-NET does not follow the digit"]
+    assert evidence.startswith("ratio inf; the maps move 0.50 ± 0.71") and verdict != "holds"
 
 
 def test_a_constant_answer_is_no_success(store, tmp_path):

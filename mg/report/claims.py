@@ -53,7 +53,7 @@ class Claim:
         return {
             "above": f"{subject} segments better than {network_name(self.other)}",
             "solves": f"{subject} outputs the clean, centred digit",
-            "fails": f"{subject} outputs a blur",
+            "fails": f"{subject} does not output the clean, centred digit",
             "follows": f"The attention of {subject} follows the digit",
             "does not follow": f"The attention of {subject} does not follow the digit",
         }[self.kind]
@@ -110,8 +110,13 @@ def write_claims_table(
         "beside them.",
         "The criteria are the same for every network.",
     ]
-    if records and max(len(s.records) for s in summarise(records)) == 1:
+    numbers = {len(summary.records) for summary in summarise(records)}
+    if numbers == {1}:
         notes.append("One seed per network: no verdict takes chance into account.")
+    elif 1 in numbers:
+        notes.append(
+            "Evidence without ± is of one seed: its verdict does not take chance into account."
+        )
     columns = [Column(title, numeric=False) for title in titles]
     table = Table("Claims of the paper in this run", columns, rows, notes)
     text = f"{caption} {describe(records, run)}".strip()
@@ -193,14 +198,20 @@ def _judge_attention(claim: Claim, seeds: list[Attention] | None) -> tuple[str, 
     ratios, shifts = ([v for v in values if v is not None] for values in zip(*seeds, strict=True))
     if not ratios:
         return NOT_MEASURABLE, "fewer than two inputs with a saliency map"
-    ratio = statistics.fmean(ratios)
-    verdict = HOLDS if (ratio >= FOLLOWS) == (claim.kind == "follows") else FAILS
-    evidence = f"ratio {ratio:.1f}"
+    verdict = HOLDS if (statistics.fmean(ratios) >= FOLLOWS) == (claim.kind == "follows") else FAILS
+    evidence = f"ratio {_spread(ratios, 1)}"
     if shifts:
-        evidence += f"; the maps move {statistics.fmean(shifts):.2f} times as far as the digit"
-    return verdict, evidence + ("" if len(seeds) == 1 else f" (mean of {len(ratios)} seeds)")
+        evidence += f"; the maps move {_spread(shifts, 2)} times as far as the digit"
+    return verdict, evidence + ("" if len(seeds) == 1 else f" ({len(ratios)} seeds)")
+
+
+def _spread(values: list[float], digits: int) -> str:
+    """Mean and standard deviation over seeds; a ratio is infinite where nothing lies elsewhere."""
+    known = len(values) > 1 and all(map(math.isfinite, values))
+    deviation = statistics.stdev(values) if known else None
+    return render.spread(statistics.fmean(values), deviation, digits).text
 
 
 def _seeds(*summaries: Summary) -> str:
-    numbers = {len(s.records) for s in summaries}
-    return "" if numbers == {1} else f" ({' and '.join(map(str, sorted(numbers)))} seeds)"
+    numbers = dict.fromkeys(len(s.records) for s in summaries)  # in the order of the evidence
+    return "" if [*numbers] == [1] else f" ({' and '.join(map(str, numbers))} seeds)"
