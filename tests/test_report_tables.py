@@ -388,13 +388,13 @@ def test_attention_is_judged_over_seeds(store, tmp_path):
     # A box has 25 of 1,024 pixels: of an even map that share lies in every box.
     even = 25 / 1024
     a, b = ((share + (1 - share) * even) / ((1 - share) * even) for share in (0.5, 0.3))
-    ratio = f"{(a + b) / 2:.1f} ± {(a - b) / 2**0.5:.1f}"
+    ratio = f"{(a + b) / 2:.2f} ± {(a - b) / 2**0.5:.2f}"
     assert found["The attention of PMG follows the digit"] == (
         f"ratio {ratio}; the maps move 0.40 ± 0.14 times as far as the digit (2 seeds)",
         "holds",
     )
     evidence, verdict = found["The attention of R-PMG follows the digit"]
-    assert evidence == "ratio 1.0; the maps move 0.00 times as far as the digit"
+    assert evidence == "ratio 1.00; the maps move 0.00 times as far as the digit"
     assert verdict == "does not hold"
     evidence, verdict = found["The attention of U-NET does not follow the digit"]
     assert evidence.startswith("ratio inf; the maps move 0.50 ± 0.71") and verdict != "holds"

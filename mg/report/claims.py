@@ -199,7 +199,7 @@ def _judge_attention(claim: Claim, seeds: list[Attention] | None) -> tuple[str, 
     if not ratios:
         return NOT_MEASURABLE, "fewer than two inputs with a saliency map"
     verdict = HOLDS if (statistics.fmean(ratios) >= FOLLOWS) == (claim.kind == "follows") else FAILS
-    evidence = f"ratio {_spread(ratios, 1)}"
+    evidence = f"ratio {_spread(ratios, 2)}"
     if shifts:
         evidence += f"; the maps move {_spread(shifts, 2)} times as far as the digit"
     return verdict, evidence + ("" if len(seeds) == 1 else f" ({len(ratios)} seeds)")
