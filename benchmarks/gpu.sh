@@ -10,7 +10,11 @@ cd "$(dirname "$0")/.."
 folder=${1:-results/gpu}
 python=${PYTHON:-.venv/bin/python}
 "$python" -c 'import sys, torch
-torch.cuda.is_available() or sys.exit("benchmarks/gpu.sh: no CUDA device is visible to PyTorch; install its build for CUDA, or look at nvidia-smi")' || exit 1
+torch.cuda.is_available() or sys.exit("benchmarks/gpu.sh: no CUDA device is visible to PyTorch; install its build for CUDA, or look at nvidia-smi")
+try:
+    import pytest, mg.training.loop
+except ImportError as error:
+    sys.exit(f"benchmarks/gpu.sh: {error}; install envs/requirements.txt and envs/requirements-dev.txt")' || exit 1
 mkdir -p "$folder" || exit 1
 
 failed=0
@@ -25,7 +29,7 @@ part() {
 }
 set -o pipefail
 
-part tests "$python" -m pytest -q -p no:cacheprovider tests/test_training_step.py tests/test_metrics.py
+part tests "$python" -m pytest -q -p no:cacheprovider -k "recorded or never_waits" tests/test_training_step.py tests/test_metrics.py
 part pmg "$python" benchmarks/training.py --networks pmg --compile --rounds 7
 part others "$python" benchmarks/training.py --networks unet umg sg r_sg r_pmg --rounds 7
 part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg unet --rounds 7

@@ -6,9 +6,9 @@
 The paper's schedule is trained with every seed; the mean of its last validation mean IU is the
 goal. Then the fast recipe is trained in full (its rate falls to zero) with fewer and fewer images,
 until it misses the goal: a schedule that was cut short would say nothing. Quality is that of the
-validation split; the test set is not touched. What is in the output folder already is not trained
-again, so the same command goes on after an interruption. Made for a GPU; not run at the paper's
-size yet.
+validation split; the test set is not touched. Trainings that are in the output folder already, with
+these settings, are not made again, so the same command goes on after an interruption. Made for a
+GPU; not run at the paper's size yet.
 """
 
 import argparse
@@ -21,10 +21,12 @@ from statistics import mean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch  # noqa: E402
+
 from mg.errors import UserError  # noqa: E402
 from mg.files import read_json  # noqa: E402
 from mg.training.device import choose_device  # noqa: E402
-from mg.training.loop import Interrupted, train  # noqa: E402
+from mg.training.loop import Interrupted, is_finished, train  # noqa: E402
 from mg.training.recipe import Recipe  # noqa: E402
 
 PAPER = Recipe()
@@ -33,22 +35,21 @@ FAST = Recipe(  # rate and decay: among the best of nine at an eighth of the ima
 )
 
 
-def quality(settings: argparse.Namespace, name: str, recipe: Recipe) -> tuple[list[float], float]:
+def quality(
+    settings: argparse.Namespace, device: torch.device, name: str, recipe: Recipe
+) -> tuple[list[float], float]:
     """Last validation mean IU of every seed, and mean seconds of a training."""
     reached, seconds = [], []
     for seed in range(settings.seeds):
         output = settings.output / name / f"seed{seed}"
-        if not (output / "run.json").exists():
+        training = (settings.network, settings.task, settings.options, recipe, seed)
+        if not is_finished(*training, [settings.train], output):
             train(
-                settings.network,
-                settings.task,
-                settings.options,
-                recipe,
-                seed,
+                *training,
                 [settings.train],
                 settings.valid,
                 output,
-                choose_device(settings.device),
+                device,
                 threads=settings.threads,
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )
@@ -84,17 +85,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     settings = parser.parse_args()
 
+    device = choose_device(settings.device)
     amount = {"iterations": settings.iterations, "batch": settings.batch}
     paper = replace(PAPER, epochs=settings.epochs, **amount)
     print(
         "| recipe | images | seconds | last validation mean IU (of each seed) |\n|---|---|---|---|"
     )
-    goal, seconds = quality(settings, "paper", paper)
+    goal, seconds = quality(settings, device, "paper", paper)
     line("paper", paper, goal, seconds)
     part, best = 2, None
     while part <= settings.least:
         fast = replace(FAST, epochs=max(1, settings.epochs // part), **amount)
-        reached, seconds = quality(settings, f"fast-{part}", fast)
+        reached, seconds = quality(settings, device, f"fast-{part}", fast)
         line(f"fast, 1/{part}", fast, reached, seconds)
         if mean(reached) < mean(goal):
             break

@@ -262,6 +262,11 @@ def _train(commands) -> None:
         from mg.training.recipe import Recipe
         from mg.training.team import join_team, launch, launched
 
+        if settings.processes != 1 and settings.device.startswith("cuda:"):
+            raise UserError(
+                f"device {settings.device} is one card; several processes take one each with "
+                "--device cuda (CUDA_VISIBLE_DEVICES says of which)"
+            )
         if settings.processes != 1 and not launched():
             sys.exit(launch(settings.processes, settings.arguments))
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})

@@ -1,5 +1,6 @@
 """The benchmarks run and print their tables, on a few small images."""
 
+import json
 import os
 import subprocess
 import sys
@@ -70,3 +71,5 @@ def test_time_to_quality_goes_down_until_the_goal_is_missed(tiny, tmp_path):
     assert (paper[1], fast[1]) == ("128", "64")
     assert ("was reached with" in text) == (float(fast[3].split()[0]) >= float(paper[3].split()[0]))
     assert printed("time_to_quality.py", *arguments) == text  # nothing is trained again
+    printed("time_to_quality.py", *arguments, "--epochs", 2)  # the results of 4 are not taken
+    assert json.loads((tmp_path / "out/paper/seed0/run.json").read_text())["images"] == 64

@@ -243,9 +243,9 @@ def test_gradients_reach_every_live_parameter_and_no_other(network, dataset, opt
         live[layer.name.removesuffix("conv") + "bn"] = layer.live
     model(torch.rand(4, spec.channels, size, size)).square().sum().backward()
     for name, parameter in model.named_parameters():
-        assert (parameter.grad is not None and parameter.grad.any().item()) == live[
-            name.rpartition(".")[0]
-        ], name
+        alive = live[name.rpartition(".")[0]]
+        assert (parameter.grad is not None and parameter.grad.any().item()) == alive, name
+        assert parameter.requires_grad == alive, name
 
 
 def test_every_network_trains_with_all_its_parameters_present():

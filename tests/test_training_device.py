@@ -96,6 +96,15 @@ def test_the_card_with_most_memory_left_is_taken_first(start, three):
         assert said(start(JOB, *used)) == [expected]
 
 
+def test_processes_of_one_team_never_share_a_card_with_one_another(start, three):
+    """Although their own cards are the emptiest, once every card has another job."""
+    busy, free = three[0].replace("=0", "=9000"), three[1]
+    assert said(start(JOB, busy)) == ["0"]
+    for port in "29500", "29501":  # of torchrun, which names no team by itself
+        team = os.environ | {"TORCHELASTIC_RUN_ID": "none", "MASTER_PORT": port}
+        assert said(start(JOB, busy, free, number=2, env=team)) == ["0", "1"]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start a job as another user")
 def test_users_respect_each_other(start, three, tmp_path):
     """Each with a folder for temporary files and a umask of their own."""

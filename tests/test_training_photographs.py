@@ -76,6 +76,11 @@ def test_every_network_trains_resumes_and_is_measured(photographs, tmp_path, nam
         train(photographs, tmp_path / "cut", name, log=log)
     resumed = train(photographs, tmp_path / "cut", name)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    # Although the data have four classes, of which the options say nothing.
+    files = [photographs / "train.h5"]
+    training = (NETWORKS[name][0], "imagenet", NETWORKS[name][1], RECIPE, 0)
+    assert loop.is_finished(*training, files, tmp_path / "whole")
+    assert not loop.is_finished(*training[:-1], 1, files, tmp_path / "whole")
 
     paths = {key: tmp_path / key for key in ("metrics.json", "predictions.h5")}
     record = evaluate(

@@ -110,6 +110,9 @@ def test_what_processes_cannot_share_is_refused(tiny, tmp_path):
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 2
     assert "batch 9 cannot be shared by 2 processes" in done.stderr.splitlines()[-1]
+    asked[asked.index("cpu")] = "cuda:0"
+    done = subprocess.run(asked, capture_output=True, text=True)
+    assert done.returncode == 2 and "device cuda:0 is one card" in done.stderr
 
 
 def test_a_process_whose_launcher_is_gone_does_not_wait_for_long(monkeypatch):

@@ -1,5 +1,6 @@
 """The shipped configurations, their schema and their documentation say the same."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,20 @@ def merged(*paths):
 
 def test_every_key_is_documented_as_in_the_schema():
     assert documentation() in (ROOT / "config/README.md").read_text()
+
+
+def test_every_option_of_a_network_is_documented():
+    from mg.networks import registry
+
+    text = (ROOT / "config/README.md").read_text().split("## Options of the networks")[1]
+    dataset = {"mnist": "segmentation", "cifar": "cifar100", "imagenet": "imagenet"}
+    options = {
+        option
+        for family, networks in registry.NETWORKS.items()
+        for network in networks
+        for option in registry.defaults(network, dataset[family])
+    }
+    assert options == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yte
 from test_workflow_configuration import CONFIGURATIONS, merged
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +51,13 @@ def test_without_a_gpu_time_is_that_of_a_processor(tmp_path):
     cpu = asked(tmp_path, "standard", "cpu")
     assert {gpus for rule in ("train", "evaluate", "saliency") for gpus, _, _ in cpu[rule]} == {0}
     assert all(30 < time <= 1440 for _, _, time in cpu["train"])
+
+
+@pytest.mark.parametrize(("visible", "number"), [("0,2,5", 3), ("3", 1), ("", 1)])
+def test_as_many_jobs_as_visible_cards_run_at_a_time(visible, number, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    profile = yte.process_yaml((ROOT / "workflow/profiles/default/profile.yaml").read_text())
+    assert profile["resources"] == {"gpu": number}
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)

@@ -117,6 +117,7 @@ class MultigridConv(nn.Module):
     def keep(self, wanted: set[int]) -> set[int]:
         """Compute only the `wanted` output grids; return the input grids that this takes."""
         self.wanted = sorted(wanted)
+        _train_only(wanted, self.convs)
         return _neighbours(wanted, len(self.convs))
 
 
@@ -169,7 +170,13 @@ class ResidualMultigridUnit(nn.Module):
 
     def keep(self, wanted: set[int]) -> set[int]:
         """Compute only the `wanted` output grids; return the input grids that this takes."""
+        _train_only(wanted, self.shortcuts)
         return self.first.keep(self.second.keep(wanted)) | wanted
+
+
+def _train_only(wanted: set[int], of_grids: nn.ModuleList) -> None:
+    for i, module in enumerate(of_grids):
+        module.requires_grad_(i in wanted)
 
 
 def _shortcut(n_in: int, n_out: int, kind: str) -> nn.Module:
@@ -326,8 +333,8 @@ def leave_out_unread(units: Sequence[nn.Module], wanted: set[int] | None = None)
 
     The coarsest grid of a unit that is followed by a drop is read by nobody, like the neighbours
     of the output grid in the last units. Their parameters belong to the published networks: they
-    exist and are counted, but the work is not done. (Their batch norms never see a batch, so
-    their running statistics stay as they are; nothing depends on them.)
+    exist and are counted, but the work is not done and they require no gradient. (Their batch
+    norms never see a batch, so their running statistics stay as they are; nothing depends on them.)
     """
     for unit in reversed(units):
         wanted = unit.keep(wanted)

@@ -1,5 +1,6 @@
 """Who has which CUDA card: jobs side by side on one machine take different ones."""
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -14,28 +15,44 @@ def claim(cards: list[tuple[str, int]]) -> int:
 
     Each card has one lock per job that may share it: a job takes the first lock of a free card,
     else the second of some card, and so on. Among equals, the card with the least in use is taken.
+    Processes that train one network together never share a card with one another, only with other
+    jobs: each also takes a lock of its team's.
     """
     by_use = sorted(range(len(cards)), key=lambda index: cards[index][1])
+    team = _team()
     for sharers in range(1, MOST_SHARERS + 1):
         for index in by_use:
-            if _lock(f"mg-gpu-{cards[index][0]}-{sharers}"):
+            names = [f"mg-gpu-{cards[index][0]}-{sharers}"]
+            names += [f"mg-team-{team}-{cards[index][0]}"] if team else []
+            if _lock(*names):
                 return index
     return by_use[0]
 
 
-def _lock(name: str) -> bool:
-    """Take the lock `name` if nobody on this machine has it, whoever they are.
+def _team() -> str | None:
+    """A name that this machine's processes have in common that train one network, if any."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    # The first is "none" for every team of a torchrun that was given no name.
+    names = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_PORT")]
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]  # addresses are short
 
-    It is an address in Linux's abstract namespace: no file, so no permissions and nothing to clean
-    up; the kernel frees it when the process ends, however it ends.
+
+def _lock(*names: str) -> bool:
+    """Take the locks `names`, all or none, if nobody on this machine has them, whoever they are.
+
+    They are addresses in Linux's abstract namespace: no files, so no permissions and nothing to
+    clean up; the kernel frees them when the process ends, however it ends.
     """
-    lock = socket.socket(socket.AF_UNIX)
+    locks = [socket.socket(socket.AF_UNIX) for _ in names]
     try:
-        lock.bind(f"\0{name}")
+        for lock, name in zip(locks, names, strict=True):
+            lock.bind(f"\0{name}")
     except OSError:
-        lock.close()
+        for lock in locks:
+            lock.close()
         return False
-    _claims.append(lock)
+    _claims.extend(locks)
     return True
 
 

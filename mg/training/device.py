@@ -11,11 +11,13 @@ from mg.training import cards
 
 
 def choose_device(request: str = "auto") -> torch.device:
-    """The device to compute on.
+    """The device to compute on, from now on the current one.
 
     A card is claimed by a lock that lasts as long as the process: jobs side by side take different
     cards, the least used first. When there are more jobs than cards, they share them evenly.
     `CUDA_VISIBLE_DEVICES` is respected, whether it lists numbers, UUIDs or MIG instances.
+    On a card float32 means float32, as on a processor: by itself PyTorch lets convolutions round
+    their inputs to 10 bits (TF32).
 
     Args:
         request: `auto` (a CUDA device, or the processor where there is none), `cpu`, `cuda` or
@@ -32,7 +34,7 @@ def choose_device(request: str = "auto") -> torch.device:
     if request in ("auto", "cuda"):
         if not torch.cuda.is_available():
             raise UserError("no CUDA device is visible; use --device cpu or auto")
-        return torch.device("cuda", cards.claim(visible_cards()))
+        return _use(torch.device("cuda", cards.claim(visible_cards())))
     try:
         device = torch.device(request)
         if device.type != "cuda" or device.index >= torch.cuda.device_count():
@@ -42,7 +44,13 @@ def choose_device(request: str = "auto") -> torch.device:
             f"device {request!r} is not on this machine; choose auto, cpu, cuda or cuda:N"
             f" with N below {torch.cuda.device_count()}"
         ) from None
-    return device
+    return _use(device)
+
+
+def _use(card: torch.device) -> torch.device:
+    torch.cuda.set_device(card)  # some calls know no other; the first card may be another job's
+    torch.backends.cudnn.allow_tf32 = False
+    return card
 
 
 def visible_cards() -> list[tuple[str, int]]:

@@ -109,12 +109,15 @@ def train(
     workers = math.ceil(workers / team.world)
     label = label or network
     torch.backends.cudnn.benchmark = True  # shapes stay: kernels are tried out once (CUDA)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     torch.manual_seed(seed)
     train_feed = for_training(dataset, train_files, device, preparation, workers)
     valid_feed = None
     if valid_file and team.first:
         prepared = train_feed.preparation()
         valid_feed = for_testing(dataset, valid_file, device, prepared, workers)
+    given = options
     options = with_classes(options, dataset, train_feed.classes)
     model = networks.build(network, dataset, **options)
     networks.check_canvas(network, dataset, train_feed.shape[-1], **options)
@@ -183,7 +186,7 @@ def train(
             "label": label,
             "dataset": dataset,
             "seed": seed,
-            "settings": {"options": options, "recipe": recipe.as_dict()},
+            "settings": {"options": given, "recipe": recipe.as_dict()},
             "data": train_feed.facts,
             "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
             "images": recipe.images,

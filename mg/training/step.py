@@ -87,11 +87,8 @@ class TeamStep(Step):
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
-        # Some layers are not computed (see `leave_out_unread`). The running statistics of the
-        # first process are kept; those of the others are never used.
-        self.trained = DistributedDataParallel(
-            self.model, find_unused_parameters=True, forward_sync_buffers=False
-        )
+        # The running statistics of the first process are kept; those of the others never used.
+        self.trained = DistributedDataParallel(self.model, forward_sync_buffers=False)
         self.parts = 0  # computed so far
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -191,6 +188,7 @@ class GraphStep:
     def _record(self, batch: list[Pair]) -> None:
         """Record a step that reads `buffers`; nothing is computed yet."""
         self.buffers = [(x.clone(), y.clone()) for x, y in batch]
+        here = torch.cuda.current_stream(self.step.device)
         groups = [g for g in self.step.optimizer.param_groups if "capturable" in g]
         graph = torch.cuda.CUDAGraph()
         # The gradients of a recorded step lie in the graph's own memory.
@@ -204,6 +202,7 @@ class GraphStep:
             self.graph = graph
         except RuntimeError as error:
             self.failed = True
+            torch.cuda.set_stream(here)  # a recording that fails leaves its own as the current one
             self.step.optimizer.zero_grad(set_to_none=True)
             self.log(
                 f"the step cannot be recorded as a CUDA graph, goes on without: "

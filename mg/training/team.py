@@ -129,7 +129,6 @@ def join_team(device: torch.device) -> Iterator[Team]:
         cards = torch.cuda.device_count()
         if int(os.environ["LOCAL_WORLD_SIZE"]) > cards:
             raise UserError(f"there are more processes than the {cards} visible cards; start fewer")
-        torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, rank, world = next(dist.rendezvous("env://", timeout=START))
