@@ -15,7 +15,7 @@ import torch
 from mg.errors import UserError, short_of_memory
 from mg.files import atomic_path
 
-FORMAT = "mg-checkpoint-2"
+FORMAT = "mg-checkpoint-3"
 
 
 def read_torch(path: Path) -> Any:
@@ -151,7 +151,7 @@ class Checkpoints:
             try:
                 state = read_torch(path)
                 if not isinstance(state, dict) or state.get("format") != FORMAT:
-                    raise UserError(f"{path} is not a checkpoint of mg")
+                    raise UserError(f"{path} is not a checkpoint that this version of mg reads")
             except UserError as error:
                 log(f"ignored: {error}")
                 continue
