@@ -129,15 +129,31 @@ def test_shapes_must_agree():
         metrics.update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))
 
 
-def test_constant_answer_is_the_mean_target():
+def test_constant_answer_is_what_most_targets_have():
     target = np.zeros((300, 1, 2, 2), np.uint8)
     target[:200, 0, 0, 0] = 1  # two thirds of the images
-    target[:100, 0, 0, 1] = 1  # a third: below the threshold
+    target[:75, 0, 0, 1] = 1  # a quarter: with this pixel too it would be 275 / 600
     result = constant_answer(target)
-    entropy = math.log(3) - 2 / 3 * math.log(2)  # of either pixel; the others cost nothing
-    assert result["bce"] == pytest.approx(2 * entropy / 4, abs=1e-6)
-    assert result["mean_iu"] == pytest.approx(200 / 400)
-    assert result["image_iu"] == pytest.approx((100 * 0.5 + 100 * 1 + 100 * 0) / 300)
+    entropies = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (2 / 3, 1 / 4)]
+    assert result["bce"] == pytest.approx(sum(entropies) / 4)  # the other pixels cost nothing
+    assert result["mean_iu"] == pytest.approx(200 / (300 + 75))
+    assert result["image_iu"] == pytest.approx((75 * 0.5 + 125 * 1 + 100 * 0) / 300)
+
+
+def test_no_answer_that_ignores_its_input_has_a_higher_mean_iu():
+    random = np.random.default_rng(0)
+    target = (random.random((9, 3, 2, 3)) < random.random((3, 2, 3)) ** 2).astype(np.uint8)
+    target[:, 2] = 0  # a class that never occurs
+    best = constant_answer(target)
+    scores = []
+    for number in range(2**6):
+        marked = np.array([number >> i & 1 for i in range(6)], bool).reshape(2, 3)
+        metrics = Metrics()
+        logits = torch.tensor(np.where(marked, 1.0, -1.0)).expand(target.shape)
+        metrics.update(logits, torch.tensor(target))
+        scores.append(metrics.compute()["per_class_iu"])
+    for_each_class = [max(column) for column in list(zip(*scores, strict=True))[:2]]
+    assert best["mean_iu"] == pytest.approx(sum(for_each_class) / 2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mg import metrics
 from mg.data import hdf5
 from mg.errors import UserError
+from mg.files import read_json
 from mg.report import render, tables
 from mg.report.claims import write_claims_table
 
@@ -162,17 +164,24 @@ def test_undefined_is_a_dash_and_explained(store, tmp_path):
 
 
 def test_the_authors_numbers_stand_only_beside_their_test_set(store, tmp_path):
-    test = {"mode": "paper", "canvas": 64, "digit_size": 28}
-    ours = record(mean_iu=0.83, mean_acc=0.9, test_images=1000, settings={"test": test})
+    test = tables.AUTHORS_TEST
+    ours = record(mean_iu=0.83, mean_acc=0.9, settings={"test": test})
     tables.write_results_table("segmentation", store(ours), prefix=tmp_path / "t")
     (row,) = rows(tmp_path / "t_aggregated.csv")
     assert float(row["published_mean_iu"]) == 0.81913
     assert float(row["published_mean_iu_difference"]) == pytest.approx(0.83 - 0.81913)
     assert float(row["published_mean_acc_difference"]) == pytest.approx(0.9 - 0.91111)
     assert "| 0.819 | 0.011 |" in (tmp_path / "t.md").read_text()
-    part = ours | {"test_images": 400}
-    tables.write_results_table("segmentation", store(part), prefix=tmp_path / "u")
-    assert "published" not in (tmp_path / "u.md").read_text()
+    for change in {"count": 400}, {"seed": 7}, {"digits": [2, 0.1]}, {"images_sha256": "0" * 64}:
+        other = record(settings={"test": test | change})
+        tables.write_results_table("segmentation", store(other), prefix=tmp_path / "u")
+        assert "published" not in (tmp_path / "u.md").read_text(), change
+
+
+def test_the_authors_test_set_says_of_itself_what_is_asked():
+    reference = Path(__file__).parent.parent / "results/reference/standard/models/segmentation"
+    said = read_json(reference / "pmg/seed0/metrics.json")["settings"]["test"]
+    assert {name: said[name] for name in tables.AUTHORS_TEST} == tables.AUTHORS_TEST
 
 
 def test_caption_says_what_was_run(store, tmp_path):
