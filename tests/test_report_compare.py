@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean as mean
 
+import numpy as np
 import pytest
 
 from mg.errors import UserError
@@ -49,10 +51,10 @@ def test_a_run_equals_itself(copy):
     assert text.count("U-MG") == 2 * 5
 
 
-def test_what_exceeds_twice_the_spread_of_a_difference_is_named(copy):
+def test_what_exceeds_the_spread_of_a_difference_is_named(copy):
     before = verdicts(copy)["translation", "pmg", "mean_iu"]
     sd = before.ours.sd("mean_iu")
-    assert before.allowed == pytest.approx(2 * 2**0.5 * sd)
+    assert before.allowed == pytest.approx(4.604 * (2 / 3) ** 0.5 * sd)
     change(copy, "pmg", "mean_iu", 0.9 * before.allowed)
     assert not compare.report(copy, REFERENCE)[1]
     change(copy, "pmg", "mean_iu", 0.2 * before.allowed)
@@ -67,7 +69,18 @@ def test_one_seed_is_held_against_the_spread_of_the_other_run(copy):
     for seed in (1, 2):
         shutil.rmtree(copy / f"models/translation/pmg/seed{seed}")
     line = verdicts(copy)["translation", "pmg", "mean_iu"]
-    assert line.allowed == pytest.approx(2 * 2**0.5 * line.theirs.sd("mean_iu"))
+    assert line.allowed == pytest.approx(9.925 * (4 / 3) ** 0.5 * line.theirs.sd("mean_iu"))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(1, 3), (2, 3), (3, 3), (8, 9)])
+def test_runs_of_one_experiment_seldom_differ(ours, theirs):
+    """As seldom as is said, whatever the numbers of seeds."""
+    runs = np.random.default_rng(ours).normal(size=(20_000, ours + theirs)).tolist()
+    differ = sum(
+        abs(mean(run[:ours]) - mean(run[ours:])) > compare._allowed(run[:ours], run[ours:])
+        for run in runs
+    )
+    assert 0.007 < differ / len(runs) < 0.013
 
 
 def test_without_a_spread_nothing_is_claimed(copy, tmp_path):

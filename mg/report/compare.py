@@ -1,6 +1,7 @@
 """Two runs of the workflow side by side: which numbers differ by more than seeds explain."""
 
 import os
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import UNDEFINED, spread
 from mg.report.tables import CLASS_MEASURES, MEASURES, Summary, read_metrics, summarise
 
-FACTOR = 2
-"""A difference counts when it exceeds this many standard deviations of the difference."""
+LEVEL = 0.01
+"""A difference counts when seeds alone make one so large this rarely, if they spread normally."""
+
+# Student's t for that level, both sides, by degrees of freedom from 1 on.
+_STUDENT = (63.66, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169)
 
 # What may differ between runs that are the same experiment.
 _NAMES = ("run", "description", "seeds", "mnist.directory")
@@ -78,8 +82,8 @@ def summaries(run: Path) -> dict[tuple[str, str], Summary]:
 def compare(ours: dict, theirs: dict) -> list[Line]:
     """A line per task, network and measure that either run has, in the order of the tables.
 
-    The spread is that of the difference of two runs, sqrt(sd² + sd²) with the standard deviations
-    over seeds; a run of one seed is taken to spread like the other.
+    A difference of means counts by Student's t-test at `LEVEL`: both runs are taken to spread over
+    seeds alike, and the fewer seeds there are, the less is known of how.
     """
     keys = {*ours, *theirs}
     ordered = [
@@ -110,15 +114,28 @@ def _line(
     if a is None or b is None:
         verdict = "undefined" if a is b else "differs"  # a number here and none there
         return Line(task, network, measure, ours, theirs, None, None, verdict)
-    deviations = [sd for sd in (ours.sd(measure), theirs.sd(measure)) if sd is not None]
-    allowed = None
-    if deviations:
-        allowed = FACTOR * (deviations[0] ** 2 + deviations[-1] ** 2) ** 0.5
+    allowed = _allowed(ours.values(measure), theirs.values(measure))
     if a == b or (allowed is not None and abs(a - b) <= allowed):
         verdict = "same"
     else:
         verdict = "unknown" if allowed is None else "differs"
     return Line(task, network, measure, ours, theirs, a - b, allowed, verdict)
+
+
+def _allowed(ours: list[float], theirs: list[float]) -> float | None:
+    """How far the means of two runs may lie apart; None for one value each."""
+    freedom = len(ours) + len(theirs) - 2
+    if freedom == 0:
+        return None
+    squares = sum(statistics.variance(run) * (len(run) - 1) for run in (ours, theirs) if run[1:])
+    return _student(freedom) * (squares / freedom * (1 / len(ours) + 1 / len(theirs))) ** 0.5
+
+
+def _student(freedom: int) -> float:
+    if freedom <= len(_STUDENT):
+        return _STUDENT[freedom - 1]
+    z = statistics.NormalDist().inv_cdf(1 - LEVEL / 2)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 # ------------------------------------------------------------------------ settings
@@ -177,7 +194,7 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
         raise UserError(f"{here} and {there} have no network of one task in common")
     differing = [line for line in lines if line.verdict == "differs"]
     counted = {
-        "differs": "differ, by more than the two standard deviations over seeds that are allowed",
+        "differs": f"differ, by more than seeds make them in {100 - 100 * LEVEL:g} of 100 cases",
         "same": "are the same but for what seeds change",
         "unknown": "are not equal, with one seed each: no spread is known",
         "missing": "are missing in one run",
