@@ -106,6 +106,18 @@ def test_missing_runs_are_shown_as_missing(tmp_path):
     ]
 
 
+def test_an_error_or_entropy_over_some_of_the_seeds_says_so(tmp_path):
+    entropies = (1.0, None, 2.0)
+    paths = [
+        record(tmp_path / f"{seed}.json", "mg", {}, seed, cross_entropy=value)
+        for seed, value in enumerate(entropies)
+    ]
+    _, text = table(tmp_path, paths)
+    assert "| 1.500 ± 0.707 (2 of 3) |" in text and "(2 of 3): mean over the seeds" in text
+    paths = [record(tmp_path / "0.json", "mg", {}, cross_entropy=None)]
+    assert "–: not defined" in table(tmp_path, paths)[1]
+
+
 def test_metrics_of_pixels_are_refused(tmp_path):
     path = record(tmp_path / "a.json", "mg", {})
     content = json.loads(path.read_text())

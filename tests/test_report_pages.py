@@ -112,6 +112,18 @@ def test_classifiers_are_ranked_by_their_error(tmp_path):
     assert "None of the claims concerns what was run" in text
 
 
+def test_a_mean_over_some_of_the_seeds_says_so_and_does_not_lead(tmp_path):
+    paths = []
+    for network, values in (("pmg", (0.8, 0.82, None)), ("unet", (0.5, 0.5, 0.5))):
+        for seed, iu in enumerate(values):
+            paths.append(tmp_path / f"{network}{seed}.json")
+            paths[-1].write_text(json.dumps(record(network=network, seed=seed, mean_iu=iu)))
+    pages.write_overview(paths, tmp_path / "overview.html")
+    text = (tmp_path / "overview.html").read_text()
+    assert re.search(r'<td class="n"[^>]*>0.810 ± 0.014 \(2 of 3\)</td>', text)
+    assert "(2 of 3): mean over the seeds" in text and 'class="n best"' not in text
+
+
 def test_what_cannot_be_shown_is_refused(folder):
     with pytest.raises(UserError, match="absent.svg"):
         overview(folder, figures=[folder / "absent.svg"])

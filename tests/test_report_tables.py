@@ -163,6 +163,31 @@ def test_undefined_is_a_dash_and_explained(store, tmp_path):
         assert "nan" not in shown.lower() and "None" not in shown
 
 
+def test_a_mean_over_some_of_the_seeds_says_so_and_is_not_marked(store, tmp_path):
+    def runs(network, *values):
+        return [record(network=network, seed=i, mean_iu=v) for i, v in enumerate(values)]
+
+    part, whole = runs("pmg", 0.8, 0.82, None), runs("unet", 0.5, 0.51, 0.52)
+    assert marked(store, tmp_path, *part, *whole) == []
+    text = (tmp_path / "t.md").read_text()
+    assert "| PMG | 0.810 ± 0.014 (2 of 3) |" in text and "| U-NET | 0.510 ± 0.010 |" in text
+    assert "(2 of 3): mean over the seeds for which the measure is defined" in text
+    behind = runs("pmg", 0.3, 0.31, None)
+    assert marked(store, tmp_path, *behind, *whole) == ["0.510"]
+    assert marked(store, tmp_path, *runs("pmg", 0.8, 0.82, 0.81), *whole) == ["0.810"]
+    assert "for which the measure is defined" not in (tmp_path / "t.md").read_text()
+
+
+def test_the_dash_of_a_constant_answer_is_explained(store, tmp_path):
+    tables.write_results_table("segmentation", store(record()), prefix=tmp_path / "t")
+    text = (tmp_path / "t.md").read_text()
+    assert "| *(constant answer)* | 0.000 | – |" in text and "–: not defined" in text
+    whole = dict.fromkeys(tables.MEASURES, 0.1)
+    paths = store(record(constant_answer=whole))
+    tables.write_results_table("segmentation", paths, prefix=tmp_path / "u")
+    assert "not defined" not in (tmp_path / "u.md").read_text()
+
+
 def test_the_authors_numbers_stand_only_beside_their_test_set(store, tmp_path):
     test = tables.AUTHORS_TEST
     ours = record(mean_iu=0.83, mean_acc=0.9, settings={"test": test})

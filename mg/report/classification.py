@@ -10,7 +10,14 @@ from mg.report import render
 from mg.report.names import network_name, task_name
 from mg.report.render import Cell, Column, Table
 from mg.report.tables import CLASS_MEASURES as MEASURES
-from mg.report.tables import Summary, describe, read_metrics, summarise, write_csv
+from mg.report.tables import (
+    Summary,
+    describe,
+    read_metrics,
+    summarise,
+    undefined_notes,
+    write_csv,
+)
 
 TEN_CROPS = ("top1_error_10crop", "top5_error_10crop")
 COSTS = ("params", "macs", "train_images", "train_seconds", "device")
@@ -197,11 +204,11 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         row = [Cell(name)]
         errors = published.get("errors", {})
         for measure, _ in measures:
-            row.append(_spread(s, measure))
+            row.append(_cell(s, measure, 2, 0.01))
             if compared:
                 row.append(render.number(errors.get(measure), 2))
                 row.append(_signed(_points(_mean(s, measure), errors.get(measure))))
-        row += [_spread(s, "top5_error"), render.number(_mean(s, "cross_entropy"))]
+        row += [_cell(s, "top5_error", 2, 0.01), _cell(s, "cross_entropy")]
         for count, key, divisor in (
             ("params", "parameters_M", 1e6),
             ("macs", "multiply_adds_M", scale),
@@ -223,7 +230,8 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         else:
             row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
         rows.append(row)
-    return Table(task_name(task), columns, rows, list(NOTES if narrow else NOTES[:1]))
+    notes = undefined_notes([(s, measure) for s, _ in entries for measure in MEASURES])
+    return Table(task_name(task), columns, rows, [*(NOTES if narrow else NOTES[:1]), *notes])
 
 
 def _mean(summary: Summary, key: str) -> float | None:
@@ -234,8 +242,9 @@ def _sd(summary: Summary, key: str) -> float | None:
     return summary.sd(key) if all(key in r for r in summary.records) else None
 
 
-def _spread(summary: Summary, key: str) -> Cell:
-    return render.spread(_mean(summary, key), _sd(summary, key), 2, 0.01)
+def _cell(summary: Summary, key: str, digits: int = 3, scale: float = 1) -> Cell:
+    known = all(key in r for r in summary.records)
+    return summary.cell(key, digits, scale) if known else Cell(render.UNDEFINED)
 
 
 def _points(error: float | None, printed: float | None) -> float | None:

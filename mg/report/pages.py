@@ -26,6 +26,7 @@ from mg.report.tables import (
     distinct,
     read_metrics,
     summarise,
+    undefined_notes,
     value_range,
 )
 
@@ -204,8 +205,7 @@ def _main_table(summaries: Sequence[Summary]) -> Table:
                 row.append(Cell("missing", kind="missing"))
             else:
                 digits, scale = (2, 0.01) if name == "top1_error" else (3, 1)
-                mark = leaders[task] == n
-                row.append(render.spread(s.mean(name), s.sd(name), digits, scale, mark))
+                row.append(s.cell(name, digits, scale, best=leaders[task] == n))
         row += [parameters.cell(params[n]), multiply_adds.cell(macs[n])]
         rows.append(row)
     several = any(len(s.records) > 1 for s in summaries)
@@ -215,6 +215,7 @@ def _main_table(summaries: Sequence[Summary]) -> Table:
         "of the two."
         if several
         else "One seed per network: the spread is not known and no best is marked.",
+        *undefined_notes([(s, measure[s.dataset]) for s in summaries]),
     ]
     if params:
         notes.append("parameters and multiply-adds (for one image): on the first task shown.")

@@ -5,7 +5,7 @@ import io
 import os
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mg.data.mnist import SHA256
@@ -157,6 +157,17 @@ class Summary:
         values = self.values(key)
         return statistics.stdev(values) if len(values) > 1 else None
 
+    def part(self, key: str) -> str:
+        """“2 of 3” where a measure is defined for some of the runs only, else nothing."""
+        defined = len(self.values(key))
+        return f"{defined} of {len(self.records)}" if 0 < defined < len(self.records) else ""
+
+    def cell(self, key: str, digits: int = 3, scale: float = 1, best: bool = False) -> Cell:
+        """mean ± sd, and over how many of the runs where that is not all of them."""
+        cell = render.spread(self.mean(key), self.sd(key), digits, scale, best)
+        part = self.part(key)
+        return replace(cell, text=f"{cell.text} ({part})") if part else cell
+
     def same(self, key: str) -> Any:
         """What all runs agree on, else None."""
         values = [r[key] for r in self.records]
@@ -187,7 +198,8 @@ def best(summaries: Sequence[Summary], measure: str) -> str | None:
     """The network that leads in a measure by more than the spread over seeds, if one does.
 
     The lead over the second must exceed sqrt(sd1² + sd2²), the standard deviation of the difference
-    of two runs; both need at least two seeds. Lower is better for cross-entropy and errors.
+    of two runs; both need at least two seeds. Lower is better for cross-entropy and errors. None
+    leads where the first has the measure for some of its seeds only.
     """
     sign = -1 if measure in ("bce", "top1_error") else 1
     defined = [s for s in summaries if s.mean(measure) is not None]
@@ -195,7 +207,7 @@ def best(summaries: Sequence[Summary], measure: str) -> str | None:
         return None
     first, second = sorted(defined, key=lambda s: -sign * s.mean(measure))[:2]
     deviations = (first.sd(measure), second.sd(measure))
-    if None in deviations:
+    if None in deviations or first.part(measure):
         return None
     lead = sign * (first.mean(measure) - second.mean(measure))
     return first.network if lead > _spread(*deviations) else None
@@ -406,7 +418,7 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
         for measure in MEASURES:
             digits = 4 if measure == "bce" else 3
             mark = leaders[measure] == s.network
-            row.append(render.spread(s.mean(measure), s.sd(measure), digits, best=mark))
+            row.append(s.cell(measure, digits, best=mark))
         for measure, theirs in published.items():
             ours = s.mean(measure)
             row.append(render.number(theirs, 3))
@@ -443,11 +455,8 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
             "mean ± sample standard deviation over seeds. Bold: better than the second by more "
             "than √(sd₁² + sd₂²) of the two; where nothing is bold, no network leads by that much."
         )
-    if any(r[m] is None for s in summaries for r in s.records for m in MEASURES):
-        notes.append(
-            f"{render.UNDEFINED}: not defined, since the network predicts nothing or its outputs "
-            "are not finite."
-        )
+    shown = [(s, measure) for s in summaries for measure in MEASURES]
+    notes += undefined_notes(shown, [constant.get(m) for m in MEASURES] if constant else [])
     if constant:
         notes.append(
             "(constant answer): to every input the pixels that most targets have, as many as score "
@@ -463,6 +472,30 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
     missing = [f"{network_name(s.network)} seed {seed}" for s in summaries for seed in s.missing]
     if missing:
         notes.append(f"Missing: {', '.join(missing)}.")
+    return notes
+
+
+def undefined_notes(
+    shown: Sequence[tuple[Summary, str]], others: Iterable[float | None] = ()
+) -> list[str]:
+    """What a dash and “2 of 3” mean, if a table has them.
+
+    Args:
+        shown: the table's summaries, each with a measure. others: numbers that are of no network.
+    """
+    means = [summary.mean(measure) for summary, measure in shown if summary.records]
+    parts = [part for summary, measure in shown if (part := summary.part(measure))]
+    notes = []
+    if None in (*means, *others):
+        notes.append(
+            f"{render.UNDEFINED}: not defined, since nothing is predicted or an output is not "
+            "finite."
+        )
+    if parts:
+        notes.append(
+            f"({parts[0]}): mean over the seeds for which the measure is defined; never bold, even "
+            "where it is ahead."
+        )
     return notes
 
 
