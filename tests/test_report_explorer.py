@@ -8,6 +8,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
+from test_evaluation_predict import save_data
 from test_report_figures import files, run  # noqa: F401
 
 from mg.data import hdf5
@@ -77,6 +78,21 @@ def test_examples_with_maps_are_shown_wherever_they_lie(run, tmp_path):  # noqa:
     (first,) = files(run, "saliency.h5", "translation")[:1]
     with h5py.File(first) as file:
         assert set(task["index"]) >= {0, *file["index"][:].tolist()}
+
+
+def test_maps_of_another_test_set_are_refused(run, tmp_path):  # noqa: F811
+    (maps,) = files(run, "saliency.h5", "translation")[-1:]
+    fewer, larger = (
+        save_data(tmp_path / f"{n}-{size}.h5", "translation", n=n, size=size)
+        for n, size in ((1, 16), (6, 32))
+    )
+    whole = hdf5.load(run / "translation/test.h5")
+    other = tmp_path / "other.h5"
+    hdf5.write(other, [(1 - whole.x, whole.y)], whole.attributes)
+    for data in (fewer, larger, other):
+        with pytest.raises(UserError, match=f"maps of unet are not of the inputs in {data}"):
+            write_explorer([data], [], tmp_path / "e.html", saliency_paths=[maps])
+    assert not (tmp_path / "e.html").exists()
 
 
 def test_what_does_not_belong_is_refused(run, tmp_path):  # noqa: F811

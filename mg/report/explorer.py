@@ -41,7 +41,8 @@ def write_explorer(
         run: name of the configuration.
 
     Raises:
-        UserError: a file is damaged, or predictions or maps belong to none of the test sets.
+        UserError: a file is damaged, predictions or maps belong to none of the test sets, or maps
+            are of other inputs.
     """
     if count < 1 or not data_paths:
         raise UserError("the explorer needs at least one test set (--data) and one example")
@@ -91,6 +92,12 @@ def _explorable(
     maps = figures.read_saliency(saliency_paths)
     used = sorted({int(i) for stored in maps.values() for i in stored["index"]})
     data = hdf5.load(data_path, count=max([count, *(i + 1 for i in used)]))
+    for label, stored in maps.items():
+        if not _are_of(stored, data.x):
+            raise UserError(
+                f"the saliency maps of {label} are not of the inputs in {data_path}; give the test "
+                "set that they were made of, or make them again with `mg saliency`"
+            )
     predictions = figures.read_predictions(prediction_paths, data)
     shown = sorted({*range(min(count, len(data.x))), *used})
     networks = {}
@@ -109,6 +116,13 @@ def _explorable(
         "truth": _packed(_bytes(data.y[shown])),
         "networks": networks,
     }
+
+
+def _are_of(maps: dict[str, Any], x: np.ndarray) -> bool:
+    """Whether maps were made of the inputs `x` (N, 1, H, W), those that their indices name."""
+    index = maps["index"]
+    within = ((index >= 0) & (index < len(x))).all()
+    return bool(within) and np.array_equal(maps["input"], x[index])
 
 
 def _maps(stored: dict[str, Any], shown: Sequence[int]) -> dict[str, Any]:
