@@ -186,6 +186,15 @@ def test_a_network_without_maps_is_said_to_have_none(run, tmp_path):
     assert re.search(r"attention of PMG.*ratio \d", (tmp_path / "claims.csv").read_text())
 
 
+def test_a_network_that_was_not_asked_is_not_said_to_answer_nothing(run, tmp_path):
+    model = save_model(tmp_path / "model.pt", "translation", label="sg", seed=0)
+    saliency(model, run / "translation/test.h5", tmp_path / "s.h5", count=1, window=4, stride=4)
+    paths = [*files(run, "saliency.h5", "translation"), tmp_path / "s.h5"]
+    figures.saliency_panel(paths, tmp_path / "both", 2)
+    svg = (tmp_path / "both.svg").read_text()
+    assert svg.count(">no map<") == 1 and ">none above<" not in svg
+
+
 def test_saliency_is_coloured_as_in_the_paper():
     rng = np.random.default_rng(0)
     attention = rng.random((8, 8)) * (rng.random((8, 8)) < 0.5)
@@ -233,6 +242,10 @@ def test_figures_refuse_what_does_not_belong(run, tmp_path):
             files(run, "predictions.h5", "translation"),
             tmp_path / "f",
         )
+    with pytest.raises(UserError, match="of translation, with 1-channel .* for 10-channel"):
+        figures.segmentation_panel(run / "translation/test.h5", [], tmp_path / "f")
+    with pytest.raises(UserError, match="of segmentation, with 10-channel .* for 1-channel"):
+        figures.spatial_panel([run / "segmentation/test.h5"], [], tmp_path / "f")
     (tmp_path / "p.h5").write_text("nothing")
     with pytest.raises(UserError, match="p.h5"):
         figures.segmentation_panel(

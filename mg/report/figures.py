@@ -164,6 +164,17 @@ def _at_least_one(count: int) -> None:
         raise UserError(f"{count} examples make no figure; ask for at least one")
 
 
+def _load(path: str | os.PathLike, count: int, channels: int) -> hdf5.Dataset:
+    """The first examples of a test set whose targets have so many channels."""
+    data = hdf5.load(path, count=count)
+    if data.y.shape[1] != channels:
+        raise UserError(
+            f"{path} is of {data.attributes['task']}, with {data.y.shape[1]}-channel targets; this "
+            f"figure is for {channels}-channel ones"
+        )
+    return data
+
+
 def _row_label(axes: Axes, text: str, **settings: Any) -> None:
     axes.text(-0.08, 0.5, text, transform=axes.transAxes, ha="right", va="center", **settings)
 
@@ -206,10 +217,10 @@ def segmentation_panel(
         prediction_paths: predictions.h5 files; of several seeds of a network the lowest is shown.
 
     Raises:
-        UserError: a file is damaged, or the predictions are of another task.
+        UserError: a file is damaged, or not of segmentation.
     """
     _at_least_one(count)
-    data = hdf5.load(data_path, count=count)
+    data = _load(data_path, count, channels=len(style.DIGITS))
     predictions = read_predictions(prediction_paths, data)
     caption = (
         "Segmentation: a network has to say which pixels belong to which digit. The first "
@@ -324,9 +335,12 @@ def spatial_panel(
     Args:
         data_paths: the test sets, one per task.
         prediction_paths: predictions.h5 files of these tasks; of several seeds the lowest is shown.
+
+    Raises:
+        UserError: a file is damaged, not of a spatial task, or of a task without a test set.
     """
     _at_least_one(count)
-    given = {hdf5.load(path, count=1).attributes["task"]: path for path in data_paths}
+    given = {_load(path, 1, channels=1).attributes["task"]: path for path in data_paths}
     tasks = tasks_in_order(given)
     singles = [task for task in tasks if task != ALL_AT_ONCE]
     beside = ALL_AT_ONCE in tasks and bool(singles)
@@ -469,7 +483,8 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
             if k is not None:
                 _saliency_row(row, {name: stored[network][name][k] for name in _MAPS})
                 continue
-            _absent(row[1], "none above\n0.4")
+            asked = index is None or index in stored[network]["skipped"]
+            _absent(row[1], "none above\n0.4" if asked else "no map\nmade")
             for other, place in places.items():  # the same test set
                 if index in place:
                     _framed(row[0], 1 - stored[other]["input"][place[index], 0])
