@@ -4,8 +4,11 @@ import csv
 import json
 
 import pytest
+from test_report_tables import record as measured
 
 from mg.errors import UserError
+from mg.report import figures, tables
+from mg.report.claims import write_claims_table
 from mg.report.classification import write_table
 
 
@@ -125,3 +128,28 @@ def test_metrics_of_pixels_are_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="no valid entry 'top1_error'"):
         table(tmp_path, [path])
+
+
+def test_a_classifier_is_said_to_be_one_where_pixels_are_measured(tmp_path):
+    path = record(tmp_path / "metrics.json", "mg", {"n_layer": 2})
+    prefix = tmp_path / "t"
+    for write in (
+        lambda: tables.write_results_table("segmentation", [path], prefix=prefix),
+        lambda: write_claims_table([path], prefix=prefix),
+        lambda: figures.quality_against_cost([path], prefix),
+        lambda: figures.per_class_iu([path], prefix),
+    ):
+        with pytest.raises(UserError, match="metrics.json holds the errors of a classifier; here"):
+            write()
+    path.write_text(json.dumps(measured()))
+    with pytest.raises(UserError, match="metrics.json holds measures of pixels; here only the err"):
+        table(tmp_path, [path])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_sizes_of_classifiers_are_listed_too(tmp_path):
+    path = record(tmp_path / "a.json", "mg", {"n_layer": 2}, depth=11)
+    tables.write_network_table(tables.run_rows([path]), prefix=tmp_path / "networks")
+    (row,) = csv.DictReader((tmp_path / "networks.csv").read_text().splitlines())
+    assert (row["network"], row["dataset"], row["canvas"]) == ("mg", "cifar100", "32")
+    assert (row["parameters"], row["depth"]) == ("20461220", "11")

@@ -51,7 +51,7 @@ def write_table(
     set and network; `prefix`.md, .tex and .html show the latter to people.
 
     Args:
-        metrics_paths: metrics.json files; those of tasks that are not in `tasks` are left out.
+        metrics_paths: metrics.json files of classifiers; those of tasks not in `tasks` left out.
         run: name of the configuration.
         caption: goes before the sentence that says what was run.
         expected: (label, seed) pairs that should be there for every task; those without a

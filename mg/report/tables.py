@@ -57,12 +57,17 @@ def read_metrics(
     Without `measures` each may be of pixels or of classes.
 
     Raises:
-        UserError: a file is missing or not a metrics.json, or two are of the same run.
+        UserError: a file is missing, not a metrics.json or one of the other kind, or two are of the
+            same run.
     """
     records: dict[tuple, dict[str, Any]] = {}
     for path in paths:
         record = read_json(path)
         wrong = _wrong_entry(record, measures)
+        if wrong and not _wrong_entry(record, ()):
+            pixels, classes = "measures of pixels", "the errors of a classifier"
+            held, wanted = (classes, pixels) if "top1_error" in record else (pixels, classes)
+            raise UserError(f"{path} holds {held}; here only {wanted} go, leave it out")
         if wrong:
             raise UserError(
                 f"{path} is not a metrics.json of `mg evaluate`: no valid entry {wrong!r}"
@@ -286,14 +291,14 @@ def write_results_table(
     Args:
         tasks: the tasks to include; records of others are left out. A task without any record or
             expected run gets no table.
-        metrics_paths: metrics.json files.
+        metrics_paths: metrics.json files with measures of pixels.
         run: name of the configuration.
         caption: goes before the sentence that says what was run.
         expected: (label, seed) pairs that should be there for every task. Those without a
             metrics.json appear as missing: an empty row in the CSV.
 
     Raises:
-        UserError: a file is missing or is not a metrics.json.
+        UserError: a file is missing or is no metrics.json with measures of pixels.
     """
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
     records = [r for r in read_metrics(metrics_paths) if r["dataset"] in tasks]
@@ -525,7 +530,7 @@ class Unit(NamedTuple):
 def run_rows(metrics_paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
     """The networks of a run for `write_network_table`, one per task and label."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for record in read_metrics(metrics_paths):
+    for record in read_metrics(metrics_paths, ()):
         settings = record["settings"]
         rows.setdefault(
             (record["dataset"], record["network"]),
