@@ -121,6 +121,16 @@ def test_an_error_or_entropy_over_some_of_the_seeds_says_so(tmp_path):
     assert "–: not defined" in table(tmp_path, paths)[1]
 
 
+def test_a_task_that_was_named_is_shown_though_nothing_of_it_was_measured(tmp_path):
+    paths = [record(tmp_path / "a.json", "mg", {})]
+    expected = [("mg", 0), ("mg", 1)]
+    rows, text = table(tmp_path, paths, ("cifar10", "cifar100"), expected=expected)
+    assert [(r["dataset"], r["seeds"]) for r in rows] == [("cifar10", "0"), ("cifar100", "1")]
+    assert "**CIFAR-10**" in text and "0, 2 missing" in text
+    rows, text = table(tmp_path, paths, None, expected=expected)
+    assert [r["dataset"] for r in rows] == ["cifar100"] and "1, 1 missing" in text
+
+
 def test_metrics_of_pixels_are_refused(tmp_path):
     path = record(tmp_path / "a.json", "mg", {})
     content = json.loads(path.read_text())

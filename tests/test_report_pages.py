@@ -76,7 +76,8 @@ def test_the_overview_tells_what_was_run_and_what_came_out(folder):
     assert "A run &lt;b&gt;" in text and 'alt="A &amp; B."' in text
     assert "2 of 3; missing: Segmentation R-PMG seed 0" in text
     assert re.search(r"<td>R-PMG</td><td class=\"n missing\">missing</td>", text)
-    for part in ("canvas of 32 × 32 pixels", "some CPU", "abc123", "2026-01-02", "19,200"):
+    assert "canvas of 32 × 32 pixels, digits of 14, examples of our own seed<" in text
+    for part in ("some CPU", "abc123", "2026-01-02", "19,200"):
         assert part in text
     assert re.search(r'<td>PMG segments better than U-NET</td><td class="good">holds</td>', text)
     assert re.search(r'<b class="good">1</b> hold\b', text)
@@ -97,7 +98,7 @@ def test_classifiers_are_ranked_by_their_error(tmp_path):
     paths = []
     for network, errors in (("vgg", (0.4, 0.41)), ("r_mg", (0.3, 0.31))):
         for seed, error in enumerate(errors):
-            settings = {"network": {}, "test": {"task": "cifar100"}}
+            settings = {"network": {}, "test": {"task": "cifar100", "canvas": 32}}
             content = record("cifar100", network, seed, settings=settings)
             for key in ("mean_iu", "mean_acc", "recall", "image_iu", "bce", "per_class_iu"):
                 del content[key]
@@ -107,6 +108,7 @@ def test_classifiers_are_ranked_by_their_error(tmp_path):
     pages.write_overview(paths, tmp_path / "overview.html", run="classes")
     text = (tmp_path / "overview.html").read_text()
     assert "top-1 error, % ↓" in text and "mean IU" not in text
+    assert "canvas of 32 × 32 pixels<" in text and "digits of" not in text
     assert re.search(r'<td class="n best"[^>]*>30.50 ± 0.71</td>', text)
     assert re.search(r'<td class="n"[^>]*>40.50 ± 0.71</td>', text)
     assert "None of the claims concerns what was run" in text

@@ -7,7 +7,7 @@ from typing import Any
 from mg.networks import table as networks_table
 from mg.networks.registry import defaults
 from mg.report import render
-from mg.report.names import network_name, task_name
+from mg.report.names import network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
 from mg.report.tables import CLASS_MEASURES as MEASURES
 from mg.report.tables import (
@@ -43,7 +43,7 @@ def write_table(
     run: str | None = None,
     caption: str = "",
     expected: Iterable[tuple[str, int]] = (),
-    tasks: Sequence[str],
+    tasks: Sequence[str] | None = None,
 ) -> None:
     """Write the results of classifiers.
 
@@ -51,20 +51,20 @@ def write_table(
     set and network; `prefix`.md, .tex and .html show the latter to people.
 
     Args:
-        metrics_paths: metrics.json files of classifiers; those of tasks not in `tasks` left out.
+        metrics_paths: metrics.json files of classifiers.
         run: name of the configuration.
         caption: goes before the sentence that says what was run.
         expected: (label, seed) pairs that should be there for every task; those without a
             metrics.json appear as missing.
+        tasks: the tasks to include; records of others are left out. Those of the records if unset.
 
     Raises:
         UserError: a file is missing or is no metrics.json of a classifier.
     """
-    records = [r for r in read_metrics(metrics_paths, MEASURES) if r["dataset"] in tasks]
-    given = {record["dataset"] for record in records}
+    records = read_metrics(metrics_paths, MEASURES)
+    tasks = tasks or tasks_in_order(r["dataset"] for r in records)
+    records = [r for r in records if r["dataset"] in tasks]
     wanted = [(task, label, seed) for task in tasks for label, seed in expected]
-    if given:
-        wanted = [entry for entry in wanted if entry[0] in given or len(tasks) == 1]
     summaries = summarise(records, wanted)
     some = [
         name for name in (*MEASURES, *TEN_CROPS) if any(r.get(name) is not None for r in records)

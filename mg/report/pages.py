@@ -123,19 +123,18 @@ def _facts(records: Sequence[dict], expected: Sequence[tuple]) -> list[tuple[str
         f"{task_name(task)} {_images([r for r in records if r['dataset'] == task])}"
         for task in tasks
     ]
+    parts = [
+        f"canvas of {canvas} × {canvas} pixels" if canvas else "",
+        f"digits of {digit}" if digit else "",
+        " and ".join(modes.get(m, m) for m in distinct(t.get("mode") for t in tests)),
+    ]
     seconds = sum(r["train_seconds"] or 0 for r in records)
     facts = [
         ("tasks", ", ".join(map(task_name, tasks))),
         ("networks", ", ".join(map(network_name, in_order(r["network"] for r in records)))),
         ("trainings", trainings),
         ("seeds", ", ".join(map(str, distinct(r["seed"] for r in records)))),
-        (
-            "images",
-            f"canvas of {canvas} × {canvas} pixels, digits of {digit}; "
-            + " and ".join(modes.get(m, m) for m in distinct(t.get("mode") for t in tests))
-            if canvas
-            else "",
-        ),
+        ("images", ", ".join(part for part in parts if part)),
         ("test images", value_range([r.get("test_images") for r in records])),
         ("training images seen", "; ".join(images)),
         (
