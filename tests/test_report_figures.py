@@ -217,12 +217,28 @@ def test_saliency_is_coloured_as_in_the_paper():
     assert colorsys.hsv_to_rgb(figures.HUES[1], 1, 1) == (1, 0, 0)
 
 
-def test_every_network_has_a_look_of_its_own_and_a_stranger_keeps_his():
+def test_no_two_networks_of_a_figure_look_the_same():
     mnist = ["unet", "umg", "sg", "r_sg", "pmg", "r_pmg"]
-    assert len({style.look(n).colour for n in mnist}) == len({style.look(n).marker for n in mnist})
-    assert len({style.look(n)[:2] for n in mnist}) == 6
+    looks = style.looks(mnist)
+    assert looks == {name: style.LOOKS[name] for name in mnist}
+    assert len({look.colour for look in looks.values()}) == 6
     assert set(style.LOOKS) == set(NETWORKS)
-    assert style.look("wide pmg") == style.look("wide pmg")
+    kinds = ("vgg", "resnet", "mg", "r_mg", "pmg", "r_pmg")
+    labels = [f"{kind}_{n}" for kind in kinds for n in (1, 2, 3, 4)]  # config/cifar100.yaml
+    for shown in (labels, [*labels, *kinds], [*NETWORKS, "p_mg_2"], [f"n{i}" for i in range(45)]):
+        # Colour and marker alone tell them apart, where there are no lines.
+        assert len({look[:2] for look in style.looks(shown).values()}) == len(shown)
+    assert len(style.looks([f"n{i}" for i in range(60)])) == 60
+
+
+def test_a_stranger_keeps_its_look_whoever_else_is_shown():
+    alone = style.looks(["wide pmg"])["wide pmg"]
+    for others in (["unet", "pmg"], ["zeta", "r_sg"], list(NETWORKS)):
+        assert style.looks([*others, "wide pmg"])["wide pmg"] == alone
+    assert style.looks(["b", "a", "pmg"]) == style.looks(["pmg", "a", "b"])
+
+
+def test_networks_come_in_the_papers_order():
     assert in_order(["zeta", "pmg", "alpha", "unet", "pmg"]) == ["unet", "pmg", "alpha", "zeta"]
 
 

@@ -714,11 +714,11 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         for key, title in panels.items()
         if any(np.isfinite(h[key]).any() for h in histories if key in h)
     }
-    networks = in_order(h["network"] for h in histories)
+    looks = style.looks(h["network"] for h in histories)
     runs = {
         (task, network): [h for h in histories if (h["task"], h["network"]) == (task, network)]
         for task in tasks
-        for network in networks
+        for network in looks
     }
     explained = (
         "Loss: cross-entropy per image, lower is better. Top-1 error: share of images whose class "
@@ -744,8 +744,8 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         )
         for task, row in zip(tasks, axes, strict=True):
             for axis, (key, title) in zip(row, panels.items(), strict=True):
-                for network in networks:
-                    _curve(axis, network, [h for h in runs[task, network] if key in h], key)
+                for network, look in looks.items():
+                    _curve(axis, look, [h for h in runs[task, network] if key in h], key)
                 axis.set_title(title, fontsize=8)
                 axis.set_xlabel("images seen (thousands)")
                 if key.endswith("loss"):
@@ -753,7 +753,7 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
                 else:
                     axis.set_ylim(0, None)
             _heading(row[0], task_name(task), above=17)
-        _network_legend(axes[0, -1], networks)
+        _network_legend(axes[0, -1], looks)
         return style.save(figure, prefix, caption)
 
 
@@ -810,7 +810,7 @@ def _log_scale(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _curve(axis: Axes, network: str, runs: Sequence[dict[str, Any]], key: str) -> None:
+def _curve(axis: Axes, look: style.Look, runs: Sequence[dict[str, Any]], key: str) -> None:
     if not runs:
         return
     length = min(len(run[key]) for run in runs)
@@ -818,7 +818,6 @@ def _curve(axis: Axes, network: str, runs: Sequence[dict[str, Any]], key: str) -
     if not np.isfinite(values).any():
         return
     images = runs[0]["images"][:length] / 1000
-    look = style.look(network)
     mean = values.mean(axis=0)
     marks = {"marker": look.marker, "markevery": (0.05, 0.25), "ms": 4, "mec": "white", "mew": 0.4}
     axis.plot(images, mean, color=look.colour, ls=look.line, **marks)
@@ -827,7 +826,7 @@ def _curve(axis: Axes, network: str, runs: Sequence[dict[str, Any]], key: str) -
         axis.fill_between(images, mean - sd, mean + sd, color=look.colour, alpha=0.18, lw=0)
 
 
-def _network_legend(axis: Axes, networks: Sequence[str]) -> None:
+def _network_legend(axis: Axes, looks: dict[str, style.Look]) -> None:
     """Name the networks, right of `axis`."""
     handles = [
         Line2D(
@@ -839,7 +838,7 @@ def _network_legend(axis: Axes, networks: Sequence[str]) -> None:
             ms=4.5,
             label=network_name(network),
         )
-        for network, look in ((n, style.look(n)) for n in networks)
+        for network, look in looks.items()
     ]
     axis.legend(
         handles=handles,
@@ -856,6 +855,7 @@ def _network_legend(axis: Axes, networks: Sequence[str]) -> None:
 def quality_against_cost(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
     """Mean IU against multiply-adds and against training time; one row of panels per task."""
     summaries = summarise(read_metrics(metrics_paths))
+    looks = style.looks(s.network for s in summaries)
     summaries = [s for s in summaries if s.mean("mean_iu") is not None]
     if not summaries:
         raise UserError("no metrics.json with a mean IU was given; this figure needs one at least")
@@ -880,22 +880,28 @@ def quality_against_cost(metrics_paths: Paths, prefix: str | os.PathLike) -> str
             shown = [s for s in summaries if s.dataset == task]
             right.sharey(left)
             right.tick_params(labelleft=False)
-            _points(left, shown, [s.same("macs") and s.same("macs") / 1e6 for s in shown])
+            macs = [s.same("macs") and s.same("macs") / 1e6 for s in shown]
+            _points(left, shown, macs, looks)
             times = [s.mean("train_seconds") for s in shown]
-            _points(right, shown, [time and time / per for time in times])
+            _points(right, shown, [time and time / per for time in times], looks)
             left.set(xlabel="multiply-adds per image (millions)", ylabel="mean IU")
             right.set(xlabel=f"training time ({unit})")
             _heading(left, task_name(task))
         return style.save(figure, prefix, caption)
 
 
-def _points(axis: Axes, summaries: Sequence[Summary], costs: Sequence[float | None]) -> None:
+def _points(
+    axis: Axes,
+    summaries: Sequence[Summary],
+    costs: Sequence[float | None],
+    looks: dict[str, style.Look],
+) -> None:
     """A marker per network at its cost and mean IU, with its name where there is room."""
     places = [
         (x, s.mean("mean_iu"), s) for x, s in zip(costs, summaries, strict=True) if x is not None
     ]
     for x, y, s in places:
-        look = style.look(s.network)
+        look = looks[s.network]
         axis.errorbar(
             x,
             y,
@@ -945,7 +951,9 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
 
 def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
     """Segmentation IU of each digit and network; bars over seeds."""
-    summaries = [s for s in summarise(read_metrics(metrics_paths)) if s.dataset == "segmentation"]
+    summaries = summarise(read_metrics(metrics_paths))
+    looks = style.looks(s.network for s in summaries)
+    summaries = [s for s in summaries if s.dataset == "segmentation"]
     if not summaries:
         raise UserError("no metrics.json of the segmentation task was given; this figure needs one")
     several = max(len(s.records) for s in summaries) > 1
@@ -962,7 +970,7 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
         figure, [[axis]] = _plots(1, 1, 5.4, 1.8, caption, gap=0, right=1.05)
         step = 0.8 / len(summaries)
         for k, s in enumerate(summaries):
-            look = style.look(s.network)
+            look = looks[s.network]
             values = np.array([r["per_class_iu"] for r in s.records], float)  # None becomes NaN
             x = np.arange(values.shape[1]) + (k - (len(summaries) - 1) / 2) * step
             sd = values.std(axis=0, ddof=1) if len(values) > 1 else None
@@ -986,5 +994,5 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
         for edge in np.arange(classes - 1) + 0.5:
             axis.axvline(edge, color="#E6E6E6", lw=0.6)
         _heading(axis, task_name("segmentation"))
-        _network_legend(axis, [s.network for s in summaries])
+        _network_legend(axis, {s.network: looks[s.network] for s in summaries})
         return style.save(figure, prefix, caption)

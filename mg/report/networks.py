@@ -463,8 +463,7 @@ def draw_receptive_fields(
                 "top": 0.93,
             },
         )
-        for name in names.in_order(entries):
-            look = style.look(name)
+        for name, look in style.looks(entries).items():
             depths, sides = zip(*entries[name], strict=True)
             left.plot(
                 depths,
@@ -474,7 +473,7 @@ def draw_receptive_fields(
                 color=look.colour,
                 label=names.network_name(name),
             )
-        look = style.look("pmg")
+        look = style.LOOKS["pmg"]
         depths, sides = zip(*growth, strict=True)
         right.plot(depths, sides, look.line, marker=look.marker, color=look.colour, label="PMG")
         for (depth, side), grids in zip(growth, range(2, 7), strict=True):
@@ -485,7 +484,7 @@ def draw_receptive_fields(
                 textcoords="offset points",
                 ha="right",
             )
-        look = style.look("sg")
+        look = style.LOOKS["sg"]
         right.plot(
             *zip(*single, strict=True),
             look.line,

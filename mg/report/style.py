@@ -3,6 +3,7 @@
 import os
 import textwrap
 import zlib
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mg.files import atomic_path
+from mg.report.names import in_order
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with every common colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -60,13 +62,26 @@ LOOKS = {
 }
 
 
-def look(label: str) -> Look:
-    """The look of a network; a label that is not in the paper always gets the same one, too."""
-    if label in LOOKS:
-        return LOOKS[label]
-    number = zlib.crc32(label.encode())
-    colours = (GREEN, YELLOW, GREY, PURPLE, SKY, BLUE)
-    return Look(colours[number % 6], "<>*Xpd"[number // 6 % 6], (":", "-.")[number // 36 % 2])
+# For networks that are not in the paper: markers of their own, so that lines are not needed.
+OTHERS = [
+    Look(colour, marker, (":", "-.")[i % 2])
+    for marker in "<>*dP"
+    for i, colour in enumerate((GREEN, BLUE, ORANGE, GREY, SKY, VERMILLION, BLACK, PURPLE, YELLOW))
+]
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """The looks of a figure's networks, no two the same as long as there are looks left.
+
+    A network has the look of `LOOKS`, or one that follows from its label, unless one before it in
+    the order of every figure has that already. Give all of a run, shown or not: it keeps its look.
+    """
+    found: dict[str, Look] = {}
+    for label in in_order(labels):
+        first = zlib.crc32(label.encode()) % len(OTHERS)
+        choice = [*([LOOKS[label]] if label in LOOKS else []), *OTHERS[first:], *OTHERS[:first]]
+        found[label] = next((look for look in choice if look not in found.values()), choice[0])
+    return found
 
 
 SETTINGS = {
