@@ -91,8 +91,9 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_figure(name, run, tmp_path, monkeypatch):
+@pytest.fixture
+def texts(monkeypatch):
+    """What the figures say, each within the page."""
     texts = []
 
     def save(figure, prefix, caption):
@@ -110,6 +111,11 @@ def test_figure(name, run, tmp_path, monkeypatch):
 
     real_save = style.save
     monkeypatch.setattr(style, "save", save)
+    return texts
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure(name, run, tmp_path, texts):
     caption = DRAWN[name](run, tmp_path / "figure")
     assert len(caption) > 20
 
@@ -164,6 +170,16 @@ def test_curves_without_validation_show_the_loss_alone(tmp_path):
     figures.learning_curves([path], tmp_path / "curves")
     svg = (tmp_path / "curves.svg").read_text()
     assert "training loss" in svg and "validation" not in svg
+
+
+def test_many_networks_are_all_named_on_the_page(tmp_path, texts):
+    labels = [f"r_pmg_{k}" for k in range(24)]  # as many as config/cifar100.yaml has
+    paths = [tmp_path / "segmentation" / label / "seed0/history.csv" for label in labels]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        save_history(path, 0)
+    figures.learning_curves(paths, tmp_path / "curves")
+    assert set(labels) <= set(texts)
 
 
 def test_a_network_without_maps_is_said_to_have_none(run, tmp_path):

@@ -740,7 +740,10 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
     )
     with style.settings():
         figure, axes = _plots(
-            len(tasks), len(panels), 1.65, 1.35, caption, gap=0.5, right=0.95, above=0.42
+            *(len(tasks), len(panels), 1.65, 1.35, caption),
+            gap=0.5,
+            right=0.95 * _legend_columns(looks),
+            above=0.42,
         )
         for task, row in zip(tasks, axes, strict=True):
             for axis, (key, title) in zip(row, panels.items(), strict=True):
@@ -826,6 +829,11 @@ def _curve(axis: Axes, look: style.Look, runs: Sequence[dict[str, Any]], key: st
         axis.fill_between(images, mean - sd, mean + sd, color=look.colour, alpha=0.18, lw=0)
 
 
+def _legend_columns(looks: dict[str, style.Look]) -> int:
+    """How many a legend needs: beside the lowest figure there is room for ten names."""
+    return math.ceil(len(looks) / 10)
+
+
 def _network_legend(axis: Axes, looks: dict[str, style.Look]) -> None:
     """Name the networks, right of `axis`."""
     handles = [
@@ -844,6 +852,8 @@ def _network_legend(axis: Axes, looks: dict[str, style.Look]) -> None:
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(1.03, 1.02),
+        ncols=_legend_columns(looks),
+        columnspacing=1,
         handlelength=2.4,
         borderaxespad=0,
     )
@@ -967,7 +977,9 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
         else "One seed per network: the spread is not known."
     )
     with style.settings():
-        figure, [[axis]] = _plots(1, 1, 5.4, 1.8, caption, gap=0, right=1.05)
+        shown = {s.network: looks[s.network] for s in summaries}
+        right = 1.05 * _legend_columns(shown)
+        figure, [[axis]] = _plots(1, 1, 5.4, 1.8, caption, gap=0, right=right)
         step = 0.8 / len(summaries)
         for k, s in enumerate(summaries):
             look = looks[s.network]
@@ -994,5 +1006,5 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
         for edge in np.arange(classes - 1) + 0.5:
             axis.axvline(edge, color="#E6E6E6", lw=0.6)
         _heading(axis, task_name("segmentation"))
-        _network_legend(axis, {s.network: looks[s.network] for s in summaries})
+        _network_legend(axis, shown)
         return style.save(figure, prefix, caption)
