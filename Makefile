@@ -5,13 +5,13 @@ CONFIG ?=
 
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
-# The run's name: the last `run:` of the default and what is laid over it.
-RUN := $(shell sed -n 's/^run: *//p' config/config.yaml $(CONFIG) | tail -n 1 | tr -d "\"'")
+# The run's name, when a recipe asks for it.
+RUN = $(shell $(BIN)/python workflow/configuration.py $(CONFIG) 2>/dev/null)
 
 .PHONY: results test test-slurm slurm check lock clean
 
 results: .venv/ready  ## Make tables, figures and report of a configuration (CONFIG=config/paper.yaml)
-	$(if $(CONFIG),$(BIN)/python workflow/configuration.py $(CONFIG))
+	$(BIN)/python workflow/configuration.py $(CONFIG)
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/$(RUN)/report.html
 

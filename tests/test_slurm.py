@@ -199,7 +199,7 @@ def test_an_interrupted_training_went_on_from_its_checkpoint(run, what):
     assert len((folder / "history.csv").read_text().splitlines()) == 61  # every epoch, once
 
 
-def test_the_second_attempt_asks_for_more(run):
+def test_the_second_attempt_asks_for_more_memory_and_has_the_rest_of_the_training(run):
     def asked(job):
         hours, minutes, _ = map(int, job["TimeLimit"].split(":"))
         return int(job["MinMemoryNode"].removesuffix("M")), 60 * hours + minutes
@@ -207,7 +207,8 @@ def test_the_second_attempt_asks_for_more(run):
     network = run["interrupted"]["cancelled"]
     records = of_rule(run["jobs"], "train")
     first, second = (job for job in records if f"_translation_{network}_0" in job["Comment"])
-    assert asked(second) == tuple(2 * value for value in asked(first))
+    (memory, minutes), again = asked(first), asked(second)
+    assert again == (2 * memory, minutes)
 
 
 def test_the_run_is_complete(run):

@@ -198,6 +198,16 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path):
     assert checkpoint.read_bytes() == before
 
 
+def test_a_training_that_goes_on_with_other_code_says_so(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.provenance, "commit", lambda: "before")
+    interrupted(tiny, tmp_path)
+    monkeypatch.setattr(loop.provenance, "commit", lambda: "after")
+    lines = []
+    train(tiny, tmp_path, log=lines.append)
+    assert "other code" in lines[1] and "before, after" in lines[1]
+    assert json.loads((tmp_path / "run.json").read_text())["commit"] == "before, after"
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, tmp_path, damage):
     whole = train(tiny, tmp_path / "whole")

@@ -53,6 +53,29 @@ def test_without_a_gpu_time_is_that_of_a_processor(tmp_path):
     assert all(30 < time <= 1440 for _, _, time in cpu["train"])
 
 
+@pytest.mark.parametrize(
+    ("gpus", "message"),
+    [
+        ("3", "profile: 3 processes cannot share the batch of 64 of unet on segmentation"),
+        ('"4 if True else 1"', "profile: gpu of train is an expression; allowed is a number"),
+    ],
+)
+def test_what_cannot_be_trained_by_so_many_is_said_before_any_job(gpus, message, tmp_path):
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    (profile / "profile.yaml").write_text(f"set-resources: {{train: {{gpu: {gpus}}}}}")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1"),
+            *("--snakefile", ROOT / "workflow/Snakefile", "--directory", tmp_path),
+            *("--workflow-profile", profile, "--configfile", ROOT / "config/paper.yaml"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(message)
+
+
 @pytest.mark.parametrize(("visible", "number"), [("0,2,5", 3), ("3", 1), ("", 1)])
 def test_as_many_jobs_as_visible_cards_run_at_a_time(visible, number, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -1,6 +1,7 @@
 """The workflow for real, on the smallest data: what is made, and what again after a change."""
 
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -177,3 +178,29 @@ def test_a_changed_schedule_keeps_the_data(run, config):
     changed = {"tasks": {"translation": {"epochs": 3}}}
     jobs = planned(run, config | {"training": changed})
     assert jobs["train"] == 2 and "generate" not in jobs
+
+
+def test_other_digits_of_ones_own_make_other_data(mnist_directory, tmp_path):
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    for path in mnist_directory.glob("*ubyte"):
+        shutil.copy(path, digits)
+    config = TINY | {"mnist": {"directory": str(digits), "sources": ["as-is"]}}
+    target = ("--", "results/tiny/data/translation/test.h5")
+    assert snakemake(tmp_path, config, *target).returncode == 0
+    assert "Nothing to be done" in snakemake(tmp_path, config, *target).stderr
+    images = digits / "t10k-images-idx3-ubyte"
+    content = bytearray(images.read_bytes())
+    content[-1] ^= 1
+    images.write_bytes(content)
+    again = snakemake(tmp_path, config, "--dry-run", *target)
+    assert re.search(r"^generate +1$", again.stdout + again.stderr, re.M)
+
+
+def test_the_package_of_the_checkout_computes_wherever_it_is_called(mnist_directory, tmp_path):
+    """Not one that lies in the current folder."""
+    (tmp_path / "mg").mkdir()
+    (tmp_path / "mg/__init__.py").write_text("raise SystemExit('another package')")
+    config = TINY | {"mnist": {"directory": str(mnist_directory)}}
+    done = snakemake(tmp_path, config, "--", "results/tiny/data/translation/test.h5")
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -4,8 +4,8 @@ First whether it is YAML, then what a schema can say, then what it cannot, last 
 package knows (`mg check`), which is asked once per configuration.
 
 Snakemake reads files given with --configfile before any of the workflow, and names neither file nor
-line of a syntax error: `python workflow/configuration.py FILE...` does, and checks as far as the
-schema goes.
+line of a syntax error: `python workflow/configuration.py FILE...` does, checks as far as the schema
+goes, and prints the run's name.
 """
 
 import difflib
@@ -139,15 +139,20 @@ def check(config: dict[str, Any]) -> None:
         raise _mistake(errors[0])
     known = sorted(config["architectures"])
     for network in config["networks"]:
-        if network not in known:
-            hint = _did_you_mean(network, known)
-            problem = f"architectures does not define {network}; {hint}defined are "
-            raise Mistake("networks", problem + ", ".join(known))
+        _refuse_unknown("networks", network, known)
+    for network in config.get("saliency", {}).get("networks", []):
+        _refuse_unknown("saliency.networks", network, known)
+    for images in ("mnist", "cifar", "imagenet"):
+        directory = config.get(images, {}).get("directory", "")
+        if directory.startswith("~"):
+            problem = f"{directory} is not read as a home folder; write {Path.home()}/…"
+            raise Mistake(f"{images}.directory", problem)
     amounts = config.get("training", {}).get("tasks", {})
     for task in config["tasks"]:
         if task not in amounts:
             raise Mistake("training.tasks", f"the amount of training for {task} is missing")
         for network, parts in amounts[task].get("accumulate", {}).items():
+            _refuse_unknown(f"training.tasks.{task}.accumulate", network, known)
             if amounts[task]["batch"] % parts:
                 raise Mistake(
                     f"training.tasks.{task}.accumulate.{network}",
@@ -159,6 +164,13 @@ def check(config: dict[str, Any]) -> None:
     if window > canvas and {*saliency.get("tasks", [])} & {*config["tasks"]}:
         problem = f"{window} does not fit a canvas of {canvas} pixels; allowed is at most {canvas}"
         raise Mistake("saliency.window", problem)
+
+
+def _refuse_unknown(key: str, network: str, known: list[str]) -> None:
+    if network not in known:
+        hint = _did_you_mean(network, known)
+        problem = f"architectures does not define {network}; {hint}defined are "
+        raise Mistake(key, problem + ", ".join(known))
 
 
 def check_with_package(config: dict[str, Any], python: str, memory: Path) -> None:
@@ -179,12 +191,14 @@ def check_with_package(config: dict[str, Any], python: str, memory: Path) -> Non
     found_right = memory / digest.hexdigest()
     if found_right.exists():
         return
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [python, "-m", "mg", "check", "/dev/stdin"],
         input=text,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        # Of this checkout, also where another stands in the current folder.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"},
     )
     if done.returncode:
         line = (done.stderr.strip().splitlines() or ["mg check ended without a word"])[-1]
@@ -346,6 +360,8 @@ def _keys_given_twice(
 
 if __name__ == "__main__":
     try:
-        check(load([ROOT / "config/config.yaml", *sys.argv[1:]]))
+        configuration = load([ROOT / "config/config.yaml", *sys.argv[1:]])
+        check(configuration)
     except Mistake as mistake:
         sys.exit(f"configuration: {mistake}")
+    print(configuration["run"])

@@ -151,6 +151,8 @@ def train(
     if state:
         run.restore(state)
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
+        if len(run.commits) > 1:
+            log(f"goes on with other code than it began with: commits {', '.join(run.commits)}")
     board = None
     if tensorboard and team.first:
         board = Board(tensorboard / dataset / label / f"seed{seed}", run.history)
@@ -206,7 +208,7 @@ def train(
             "attempts": run.attempts,
             "started": started,
             "finished": provenance.now(),
-            "commit": provenance.commit(),
+            "commit": ", ".join(run.commits) or None,
             "versions": provenance.versions(),
         },
     )
@@ -294,6 +296,7 @@ class _Run:
         self.train_feed, self.valid_feed = train_feed, valid_feed
         self.optimizer, self.take, self.team = optimizer, step, team
         self.epoch, self.iteration, self.seconds, self.attempts = 0, 0, 0.0, 1
+        self.commits = [commit] if (commit := provenance.commit()) else []
         self.history: list[dict[str, Any]] = []
         self._batches: Iterator[Iterator[Pair]] | None = None  # the rest of this epoch's
         self._clock = time.perf_counter()
@@ -314,6 +317,7 @@ class _Run:
             "seconds": self.seconds,
             "epoch_began": self.epoch_began,
             "attempts": self.attempts,
+            "commits": self.commits,
             "unreadable": self.unreadable(),
             "random": self.team.gather(random),
         }
@@ -325,6 +329,7 @@ class _Run:
         self.take.loss_sum.copy_(state["loss_sum"])
         self.history, self.seconds = state["history"], state["seconds"]
         self.epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
+        self.commits = list(dict.fromkeys(state["commits"] + self.commits))
         self.train_feed.unreadable.update(state["unreadable"])
         processor, *card = state["random"][self.team.rank]
         torch.set_rng_state(processor)

@@ -80,6 +80,12 @@ MISTAKES = {
                                     "without braces"),
     "no source": ("mnist: {sources: []}", "mnist.sources", "a list of 1 or more"),
     "an undefined network": ("networks: [pmgg]", "networks", "did you mean pmg?"),
+    "saliency of an undefined network": ("saliency: {networks: [r_pgm]}", "saliency.networks",
+                                         "did you mean r_pmg?"),
+    "accumulation of an undefined network": (
+        "training: {tasks: {translation: {accumulate: {rpmg: 2}}}}",
+        "training.tasks.translation.accumulate", "did you mean r_pmg?"),
+    "a home folder": ("mnist: {directory: ~/mnist}", "mnist.directory", "write /"),
     "accumulation that does not divide": (
         "training: {tasks: {translation: {accumulate: {pmg: 3}}}}",
         "training.tasks.translation.accumulate.pmg", "does not divide"),
@@ -214,9 +220,13 @@ def test_a_configuration_can_be_checked_by_itself(tmp_path):
     """As `make results` does: Snakemake reads --configfile before us, and names no line."""
     (tmp_path / "my.yaml").write_text("run: mine\nseeds: [0, 1]\n")
     (tmp_path / "tabs.json").write_text('{"run":\t"mine"}')
-    for right in ([], [tmp_path / "my.yaml"], [tmp_path / "tabs.json"]):
+    for right, run in (
+        ([], "demo"),
+        ([tmp_path / "my.yaml"], "mine"),
+        ([tmp_path / "tabs.json"], "mine"),
+    ):
         done = checked(*right)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{run}\n", "")
     for number, text in enumerate(("run: [a\n", "run: a/b\n", "netwroks: [pmg]\n", None)):
         path = tmp_path / f"wrong{number}.yaml"
         if text:

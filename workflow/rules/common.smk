@@ -13,13 +13,14 @@ from pathlib import Path
 
 import yaml
 import configuration  # beside the Snakefile, which makes it known
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import validate
 
 # The checkout that this file is of, also where it is a module of another workflow.
 ROOT = Path(workflow.current_basedir).parents[1]
 
 # Jobs have the dependencies of the package, but this process only where it runs them itself.
-DEPLOYED = workflow.deployment_settings.deployment_method
+DEPLOYED = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
 try:
     configuration.check_files(workflow.configfiles)
     configuration.check(config)
@@ -52,12 +53,14 @@ wildcard_constraints:
 
 
 # Jobs call the `mg` of this checkout: with the Python that runs Snakemake, activated or not, or with
-# that of their own environment under --sdm conda or apptainer.
+# that of their own environment under --sdm conda.
 OWN_PYTHON = shlex.quote(str(Path(sys.executable).parent))
 shell.prefix(
     "set -euo pipefail; "
     + ("" if DEPLOYED else f"export PATH={OWN_PYTHON}:$PATH; ")
-    + f"export PYTHONPATH={shlex.quote(str(ROOT))}:${{{{PYTHONPATH:-}}}}; "
+    # Of this checkout also where another stands in the current folder.
+    + "export PYTHONSAFEPATH=1; "
+    + f"export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     + 'mg() {{ exec python -m mg "$@"; }}; '
 )
 
@@ -76,7 +79,17 @@ def hashed(module):
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             if isinstance(body[0].value, ast.Constant):
                 body[0].value.value = ""  # a docstring
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(described(tree).encode()).hexdigest()
+
+
+def described(tree):
+    """A syntax tree in words that every version of Python has for it: newer ones add empty fields."""
+    if isinstance(tree, list):
+        return f"[{', '.join(map(described, tree))}]"
+    if not isinstance(tree, ast.AST):
+        return repr(tree)
+    fields = [(name, value) for name, value in ast.iter_fields(tree) if value not in (None, [])]
+    return f"{type(tree).__name__}({', '.join(f'{n}={described(value)}' for n, value in fields)})"
 
 
 def code(*modules):
@@ -90,17 +103,21 @@ def code(*modules):
 def training_code(family):
     """Hash of what decides the weights of a network for a family of tasks."""
     images = [] if family == "mnist" else [f"data/{family}.py"]
+    images += ["data/vision.py"] if family == "imagenet" else []
     return code(
+        "metrics.py",
         "networks/execution.py",
         "networks/pyramid.py",
         f"networks/{family}.py",
         "networks/settings.py",
         "networks/initialisation.py",
+        "training/device.py",
         "training/feed.py",
         "training/loop.py",
         "training/objective.py",
         "training/recipe.py",
         "training/step.py",
+        "training/team.py",
         *images,
     )
 
@@ -143,10 +160,27 @@ def train_files(wildcards):
     return [f"{RESULTS}/data/{wildcards.task}/{split}.h5" for split in splits]
 
 
-def cifar_sources(wildcards):
+def cifar_sources(wildcards, input):
     """Where `mg fetch` looks for CIFAR's archive."""
-    sources = config["cifar"]["sources"]
-    return [f"mnist:{config['mnist']['directory']}"] if sources == ["mnist"] else sources
+    return [f"mnist:{Path(input[0]).parent}"] if input else config["cifar"]["sources"]
+
+
+@functools.cache
+def own_files(family):
+    """Hash of the digits or archives that users supply as they are: others make other data sets.
+
+    Those of a known source are the same for ever.
+    """
+    settings = config[family]
+    if settings.get("sources") != ["as-is"]:
+        return None
+    files = sorted(Path(settings["directory"]).glob("*"))
+    contents = hashlib.sha256()
+    for path in files:
+        if path.is_file() and not path.name.endswith(".json"):
+            with open(path, "rb") as file:
+                contents.update(hashlib.file_digest(file, "sha256").digest())
+    return contents.hexdigest()[:16]
 
 
 def image_source(wildcards):

@@ -44,6 +44,7 @@ rule generate:
         number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
         scale=lambda wildcards: task_option(wildcards.task, "scale"),
         digits=lambda wildcards: task_option(wildcards.task, "digits"),
+        own=own_files("mnist"),
         code=code("data/clutter.py", "data/compiled.py"),
     shell:
         "mg generate --task {wildcards.task:q} --split {wildcards.split:q} --mnist {params.mnist:q}"
@@ -93,7 +94,10 @@ rule prepare:
     resources:
         mem_mb=2000,
     params:
-        source=lambda wildcards: config[family(wildcards.task)]["directory"],
+        source=lambda wildcards, input: (
+            str(Path(input[0]).parent) if input else config["imagenet"]["directory"]
+        ),
+        own=lambda wildcards: own_files(family(wildcards.task)),
         number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
         crop=config["imagenet"]["crop"],
         code=lambda wildcards: code(f"data/{family(wildcards.task)}.py"),

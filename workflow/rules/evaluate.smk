@@ -24,6 +24,7 @@ rule evaluate:
         code=lambda wildcards: code(
             "metrics.py",
             "evaluation/predict.py",
+            "networks/counting.py",
             *(["evaluation/classify.py"] if wildcards.task in CLASSIFICATION else []),
         ),
     shell:

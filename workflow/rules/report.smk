@@ -63,7 +63,9 @@ rule classification_table:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE, "report/classification.py"),
+        code=code(
+            *TABLE_CODE, "report/classification.py", "networks/table.py", "networks/published.csv"
+        ),
     shell:
         "mg table classification --metrics {input.metrics:q} --tasks {params.tasks:q}"
         " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
@@ -85,7 +87,7 @@ rule network_table:
     params:
         prefix=stem,
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE, "networks/table.py"),
+        code=code(*TABLE_CODE, "networks/table.py", "networks/published.csv"),
     shell:
         "mg table networks --metrics {input.metrics:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
@@ -108,7 +110,7 @@ rule claims_table:
         prefix=stem,
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE, "report/claims.py"),
+        code=code(*TABLE_CODE, "report/claims.py", "evaluation/saliency.py"),
     shell:
         "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
         " --name {params.name:q} --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -318,7 +320,7 @@ rule resources_table:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        benchmarks=BENCHMARKS,
+        benchmarks=lambda wildcards, output: str(Path(output[0]).parents[1] / "benchmarks"),
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
         code=code(*TABLE_CODE, "report/resources.py"),
     shell:

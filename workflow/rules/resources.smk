@@ -1,5 +1,5 @@
-# What a job asks of a cluster: memory and time that follow from the configuration, grow with every
-# attempt, and stay below a day. A training whose time runs out goes on in its next attempt.
+# What a job asks of a cluster: memory and time that follow from the configuration. Time stays below a
+# day and grows with every attempt, but for a training, which goes on in its next one.
 import math
 
 # Multiply-adds of the paper's networks for one image of 64 x 64, first grid 64 channels wide, in
@@ -14,6 +14,7 @@ CLASS_COST = {
 GPU_SPEED, CORE_SPEED = 3e12, 1.5e10
 GPU_STEP = 0.02  # seconds that launching the kernels of one step takes, however small they are
 PYTHON_MB, CUDA_MB = 1000, 3000  # host memory of the libraries alone
+MOST_MEMORY = 3  # times the estimate
 DECODERS = 8  # processes that decode photographs for one GPU
 
 
@@ -62,7 +63,10 @@ def asked(step, resource, usual):
     for name, resources in workflow.resource_settings.overwrite_resources.items():
         # In a workflow that has this one as a module, the names may have a prefix.
         if (name == step or name.endswith(f"_{step}")) and resource in resources:
-            return resources[resource].value
+            try:
+                return resources[resource].value
+            except ValueError:
+                sys.exit(f"profile: {resource} of {step} is an expression; allowed is a number")
     return usual
 
 
@@ -76,6 +80,20 @@ def processes():
     return asked("train", "processes", max(1, asked_gpus("train")))
 
 
+def check_processes():
+    """Refuse a number of processes that cannot share a batch, before any job."""
+    for task in TASKS:
+        for network in NETWORKS:
+            parts = training(task, "accumulate").get(network, 1)
+            parts = math.ceil(parts / processes()) * processes()
+            if training(task, "batch") % parts:
+                sys.exit(
+                    f"profile: {processes()} processes cannot share the batch of"
+                    f" {training(task, 'batch')} of {network} on {task} in {parts} equal parts;"
+                    " allowed is another number of GPUs under train"
+                )
+
+
 def decoding_threads(wildcards):
     """Processor cores of a job: photographs are decoded by several, ahead of their use."""
     return DECODERS if wildcards.task == "imagenet" else 1
@@ -86,7 +104,7 @@ def train_threads(wildcards):
     return processes() * decoding_threads(wildcards)
 
 
-def minutes(step, work, steps, threads, attempt):
+def minutes(step, work, steps, threads, attempt=1):
     """Time limit for `work` multiply-adds in `steps` steps: twice the estimate and ten minutes."""
     if asked_gpus(step):
         seconds = work / (GPU_SPEED * asked_gpus(step)) + steps * GPU_STEP
@@ -95,12 +113,12 @@ def minutes(step, work, steps, threads, attempt):
     return min(math.ceil(10 + 2 * seconds / 60) * attempt, 1440)
 
 
-def train_minutes(wildcards, threads, attempt):
-    """Time limit of a training: a backward pass costs two forward passes."""
+def train_minutes(wildcards, threads):
+    """Time limit of a training, which goes on in its next attempt: a backward pass costs two forward."""
     steps = training(wildcards.task, "epochs") * training(wildcards.task, "iterations")
     images = steps * training(wildcards.task, "batch")
     work = 3 * images * multiply_adds(wildcards.task, wildcards.network)
-    return minutes("train", work, steps, threads, attempt)
+    return minutes("train", work, steps, threads)
 
 
 def train_memory(wildcards, attempt):
@@ -115,12 +133,15 @@ def train_memory(wildcards, attempt):
         parts = max(training(wildcards.task, "accumulate").get(wildcards.network, 1), processes())
         computing = training(wildcards.task, "batch") / parts * values * 12 / 1e6
     data = 2 * data_mb(wildcards.task, "train", "valid")
-    return math.ceil(PYTHON_MB + data + computing) * processes() * attempt
+    # Not only want of memory ends an attempt, and there may be many.
+    return math.ceil(PYTHON_MB + data + computing) * processes() * min(attempt, MOST_MEMORY)
 
 
 def evaluate_minutes(wildcards, threads, attempt):
     """Time limit of an evaluation."""
     number = examples(wildcards.task, "test")
+    if wildcards.task == "imagenet" and config["imagenet"]["ten_crops"]:
+        number *= 11  # the centre, and the ten
     work = number * multiply_adds(wildcards.task, wildcards.network)
     return minutes("evaluate", work, number / 100, threads, attempt)
 

@@ -1,3 +1,6 @@
+check_processes()
+
+
 rule train:
     """Train one network on one task with one seed; goes on from its checkpoint if there is one."""
     input:
@@ -16,7 +19,9 @@ rule train:
     threads: train_threads
     resources:
         gpu=min(1, gpus()),
-        processes=processes(),  # one per GPU; more of them change rounding only
+        # One per GPU. Up to as many as a batch has parts (accumulate) they change rounding only; with
+        # more of them each part, which has its own batch-norm statistics, is smaller.
+        processes=processes(),
         device="auto",
         execution="eager",
         mem_mb=train_memory,
