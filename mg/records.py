@@ -21,6 +21,7 @@ _TRAINING_SET = {
     "seed": int | None,
 }
 _RUN = {
+    "network": str | None,
     "dataset": str,
     "label": str,
     "seed": int,

@@ -8,11 +8,12 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from test_evaluation_predict import save_data
+from test_evaluation_predict import save_data, save_model
 from test_report_figures import files, run  # noqa: F401
 
 from mg.data import hdf5
 from mg.errors import UserError
+from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import POINT_NAMES
 from mg.report import figures
 from mg.report.explorer import write_explorer
@@ -41,6 +42,15 @@ def content(path):
 
 def unpacked(text, *shape):
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(shape)
+
+
+def test_the_page_tells_which_networks_are_controls(page, run, tmp_path):  # noqa: F811
+    assert "of our own" not in page.read_text()
+    data = run / "translation/test.h5"
+    model = save_model(tmp_path / "model.pt", "translation", label="sg")
+    evaluate(model, data, metrics_path=tmp_path / "m.json", predictions_path=tmp_path / "p.h5")
+    write_explorer([data], [tmp_path / "p.h5"], tmp_path / "page.html")
+    assert "<li>SG: of our own, as controls" in (tmp_path / "page.html").read_text()
 
 
 def test_the_page_holds_what_the_files_hold(page, run):  # noqa: F811

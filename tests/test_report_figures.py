@@ -3,7 +3,9 @@
 import colorsys
 import csv
 import re
+import shutil
 import xml.etree.ElementTree as ET
+from html import unescape
 
 import numpy as np
 import pytest
@@ -11,13 +13,15 @@ import torch
 from matplotlib.image import imread
 from matplotlib.text import Text
 from test_evaluation_predict import save_data, save_model
+from test_report_pages import training
 
 from mg.errors import UserError
 from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
+from mg.files import read_json, write_json
 from mg.report import figures, style
 from mg.report.claims import write_claims_table
-from mg.report.names import NETWORKS, in_order
+from mg.report.names import NETWORKS, controls_note, in_order
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +133,29 @@ def test_figure(name, run, tmp_path, texts):
         for network in ("U-NET", "PMG", "my_own_net"):
             assert network in drawn and network in svg  # as text, not as outlines
     assert not re.search(r"(src|href)=\"(?!#|data:)", svg)
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWN if name != "dataset_sheet"])
+def test_a_control_is_said_to_be_one_whatever_its_label(name, run, tmp_path):
+    """`sg` and `r_sg` are not the authors'; nor is a network of another label that is one."""
+    assert "of our own" not in DRAWN[name](run, tmp_path / "figure")
+    copy = shutil.copytree(run, tmp_path / "run")
+    for folder in copy.glob("models/*/*/seed*"):
+        task, label = folder.parts[-3:-1]
+        network = {"my_own_net": "r_sg"}.get(label, label)
+        changes = {"dataset": task, "label": label, "network": network, "history_crc32": None}
+        write_json(folder / "run.json", training(**changes))
+        metrics = read_json(folder / "metrics.json")
+        write_json(folder / "metrics.json", metrics | {"architecture": network})
+    caption = DRAWN[name](copy, tmp_path / "figure")
+    assert "my_own_net: of our own, as controls" in caption
+    assert caption in unescape((tmp_path / "figure.svg").read_text())
+
+
+def test_only_the_single_grid_networks_are_our_own():
+    assert controls_note({"unet": None, "pmg": "pmg"}) == ""
+    assert controls_note({"r_sg": "r_sg", "sg": None}).startswith("SG and R-SG: of our own")
+    assert controls_note({"sg": "pmg", "sg_wide": "sg"}).startswith("sg_wide: of our own")
 
 
 def test_all_transformations_stand_beside_the_single_ones(tmp_path):

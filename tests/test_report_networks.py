@@ -60,6 +60,8 @@ def test_describe_draws_and_lists(network, tmp_path, capsys):
             lines = list(csv.DictReader(file))
         assert len(lines) == len(networks.layer_table(network, "segmentation", options))
         assert (tmp_path / "r_pmg_receptive_field.png").exists()
+        fields = (tmp_path / "r_pmg_receptive_field.svg").read_text(encoding="utf-8")
+        assert "SG: of our own, as controls" in fields and "of the paper" not in fields
     image = matplotlib.image.imread(f"{prefix}.png")
     assert image.shape[1] > 1000 and 0.6 < image[..., :3].mean() < 0.999
     svg = prefix.with_suffix(".svg").read_text(encoding="utf-8")

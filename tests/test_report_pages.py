@@ -87,6 +87,12 @@ def test_the_overview_tells_what_was_run_and_what_came_out(folder):
     assert "nan" not in text.lower() and ">None<" not in text
 
 
+def test_the_overview_tells_which_networks_are_controls(folder):
+    assert "of our own, as" not in overview(folder)
+    (folder / "unet.json").write_text(json.dumps(record(network="mine", architecture="sg")))
+    assert "<li>mine: of our own, as controls; the authors" in overview(folder)
+
+
 def test_an_overview_of_nothing_says_so(folder):
     pages.write_overview([], folder / "empty.html", expected=[("segmentation", "pmg", 0)])
     text = (folder / "empty.html").read_text()

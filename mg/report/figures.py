@@ -29,10 +29,10 @@ from mg.errors import UserError
 from mg.evaluation import saliency
 from mg.records import read_run
 from mg.report import style
-from mg.report.names import in_order, network_name, task_name, tasks_in_order
-from mg.report.tables import Summary, read_metrics, summarise
+from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
+from mg.report.tables import Summary, architectures, read_metrics, summarise
 
-Paths = Iterable[str | os.PathLike]
+Paths = Sequence[str | os.PathLike]
 
 # ------------------------------------------------------------------------------ reading
 
@@ -103,6 +103,14 @@ def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
     if len(tasks) > 1:
         raise UserError(f"saliency maps of {' and '.join(sorted(tasks))} do not go together")
     return {network: stored[network] for network in in_order(stored)}
+
+
+def _controls(networks: Iterable[str], paths: Paths) -> str:
+    """`controls_note` of networks; what a label stands for is in run.json beside their files."""
+    places = {Path(path).with_name("run.json") for path in paths}
+    runs = [read_run(place) for place in sorted(places) if place.exists()]
+    known = {run["label"]: run.get("network") for run in runs}
+    return controls_note({network: known.get(network) for network in networks})
 
 
 @contextmanager
@@ -227,7 +235,8 @@ def segmentation_panel(
         f"{len(data.x)} test images, whatever they look like. Left column: input and, below it, "
         "the true digits. Other columns: the digits that a network predicts and, below them, its "
         "errors. The number is the intersection over union of the image: of the pixels that are a "
-        "digit in truth or prediction, the share that is right (1 is perfect)."
+        "digit in truth or prediction, the share that is right (1 is perfect). "
+        + _controls(predictions, prediction_paths)
     )
     with style.settings():
         figure, axes = _grid(
@@ -364,7 +373,8 @@ def spatial_panel(
         "network has to output it upright and in the centre (truth). "
         + ("Left: all transformations at once. Right: one at a time. " if beside else "")
         + "The first test images, whatever they look like. Outputs run from 0, black, to 1, white: "
-        "grey is doubt, and a blur says that the network cannot tell which digit it saw, or where."
+        "grey is doubt, and a blur says that the network cannot tell which digit it saw, or where. "
+        + _controls(networks, prediction_paths)
     )
     titles = ["input", "truth", *map(network_name, networks)]
     blocks = [[ALL_AT_ONCE], singles] if beside else [tasks]
@@ -468,7 +478,8 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
         "the more saturated, the more, in ten levels by rank. A network that follows the digit has "
         "its colours on the digit, wherever it lies; colours elsewhere say that it looks at empty "
         "places. Input and output are drawn inverted. Shown are the first test images for which "
-        "most networks give an output to ask about, that is one with pixels above 0.4."
+        "most networks give an output to ask about, that is one with pixels above 0.4. "
+        + _controls(networks, saliency_paths)
     )
     with style.settings():
         rows = [(i, network) for i in indices for network in networks] or [(None, networks[0])]
@@ -571,7 +582,8 @@ def prediction_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: 
     coloured = outputs.shape[1] > 1
     caption = (
         f"{task_name(task)}: the first {len(outputs)} outputs of {network_name(network)}, seed "
-        f"{seed}" + ("; pixels with an output of at least 0.5." if coloured else ".")
+        f"{seed}{'; pixels with an output of at least 0.5' if coloured else ''}. "
+        + _controls([network], [path])
     )
     columns = min(8, len(outputs))
     rows = math.ceil(len(outputs) / columns)
@@ -733,10 +745,11 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         "Validation: on images that it was not trained on. "
         + explained
         + (
-            "Lines: means over seeds; bands: one standard deviation to either side."
+            "Lines: means over seeds; bands: one standard deviation to either side. "
             if max(map(len, runs.values())) > 1
-            else "One seed per network: the spread is not known."
+            else "One seed per network: the spread is not known. "
         )
+        + _controls(looks, history_paths)
     )
     with style.settings():
         figure, axes = _plots(
@@ -879,10 +892,11 @@ def quality_against_cost(metrics_paths: Paths, prefix: str | os.PathLike) -> str
         "1 is perfect) on the test set, against the multiply-adds of one forward pass, and against "
         f"the time of the training (on {' and '.join(devices) or 'an unknown device'}). "
         + (
-            "Bars: one standard deviation over seeds to either side."
+            "Bars: one standard deviation over seeds to either side. "
             if several
-            else "One seed per network: the spread is not known."
+            else "One seed per network: the spread is not known. "
         )
+        + controls_note(architectures(summaries))
     )
     with style.settings():
         figure, axes = _plots(len(tasks), 2, 3.05, 1.7, caption, gap=0.25)
@@ -971,10 +985,12 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
         "Which digits are hard. Segmentation: intersection over union of each digit over the whole "
         "test set: of the pixels that are this digit in truth or prediction, the share that is "
         "right (1 is perfect). "
-    ) + (
-        "Means over seeds; bars: one standard deviation to either side."
-        if several
-        else "One seed per network: the spread is not known."
+        + (
+            "Means over seeds; bars: one standard deviation to either side. "
+            if several
+            else "One seed per network: the spread is not known. "
+        )
+        + controls_note(architectures(summaries))
     )
     with style.settings():
         shown = {s.network: looks[s.network] for s in summaries}

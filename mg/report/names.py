@@ -1,6 +1,6 @@
 """What networks and tasks are called in figures and tables, and in which order they come."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # As in the paper and its figures.
 NETWORKS = {
@@ -19,6 +19,8 @@ NETWORKS = {
     "r_pmg_seg": "PR-MG-SEG",
 }
 
+CONTROLS = ("sg", "r_sg")
+
 TASKS = {
     "segmentation": "Segmentation",
     "spatial_transform": "Spatial transformation",
@@ -35,6 +37,21 @@ TASKS = {
 def network_name(label: str) -> str:
     """The paper's name of a network; a label of a configuration that is none stays as it is."""
     return NETWORKS.get(label, label)
+
+
+def controls_note(networks: Mapping[str, str | None]) -> str:
+    """A sentence on those of the shown networks that the authors did not release, if any is.
+
+    Args:
+        networks: what each label stands for; None where only the label is known.
+    """
+    own = [label for label, network in networks.items() if (network or label) in CONTROLS]
+    if not own:
+        return ""
+    return (
+        f"{' and '.join(map(network_name, in_order(own)))}: of our own, as controls; the authors "
+        "show such single-grid networks but did not release them."
+    )
 
 
 def task_name(task: str) -> str:

@@ -191,7 +191,8 @@ def draw_network(
     caption = (
         f"{title} for {task}{' (' + settings + ')' if settings else ''}: {facts}. Columns: depth "
         "(convolutions and linear layers from the image). Rows: resolution. Boxes: convolutions "
-        "with their number of channels; dashed: without influence on the output."
+        "with their number of channels; dashed: without influence on the output. "
+        + names.controls_note({network: None})
     )
     sizes = sorted({_size(layer) for layer in found} | {shape[1]}, reverse=True)
     columns = max(layer.depth for layer in found) + 1
@@ -444,10 +445,11 @@ def draw_receptive_fields(
     single = receptive_field("sg", "segmentation", {"width": NARROW}, canvas=64)
     caption = (
         "Receptive field of features on the finest grid: side of the square of pixels whose "
-        "gradient is not zero. Left: the networks of the paper, layer by layer (U-NET has no "
+        "gradient is not zero. Left: networks layer by layer (U-NET has no "
         "feature on the finest grid between its first layer and its last three). Right: the first "
         "feature that sees all grids, in PMG with 2 to 6 grids: every further grid costs one "
-        "layer and doubles the receptive field; without coarser grids a layer adds two pixels."
+        "layer and doubles the receptive field; without coarser grids a layer adds two pixels. "
+        + names.controls_note(dict.fromkeys([*entries, "sg"]))
     )
     with style.settings():
         small_print = style.note_height(caption, 7.2)
@@ -493,7 +495,7 @@ def draw_receptive_fields(
             label="SG",
         )
         for axes, title in (
-            (left, "Networks of the paper"),
+            (left, "Layer by layer"),
             (right, "One more grid, one more layer"),
         ):
             axes.set_yscale("log", base=2)

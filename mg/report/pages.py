@@ -16,12 +16,13 @@ from mg.errors import UserError
 from mg.files import write_text
 from mg.records import read_configuration, read_run
 from mg.report import claims, render
-from mg.report.names import in_order, network_name, task_name, tasks_in_order
+from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
 from mg.report.tables import (
     COUNTS,
     Summary,
     Unit,
+    architectures,
     best,
     distinct,
     read_metrics,
@@ -216,6 +217,8 @@ def _main_table(summaries: Sequence[Summary]) -> Table:
         else "One seed per network: the spread is not known and no best is marked.",
         *undefined_notes([(s, measure[s.dataset]) for s in summaries]),
     ]
+    if note := controls_note(architectures(summaries)):
+        notes.append(note)
     if params:
         notes.append("parameters and multiply-adds (for one image): on the first task shown.")
     columns = [

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mg.files import write_text
+from mg.report.names import controls_note
 
 UNDEFINED = "–"
 
@@ -182,6 +183,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     undefined=StrictUndefined,
 )
+_TEMPLATES.globals["controls_note"] = controls_note
 
 
 def fill(template: str, **values: Any) -> str:

@@ -13,7 +13,7 @@ from mg.errors import UserError
 from mg.files import read_json, write_text
 from mg.records import NUMBER, wrong_entry
 from mg.report import render
-from mg.report.names import in_order, network_name, task_name, tasks_in_order
+from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
 
 TITLES = {
@@ -467,8 +467,8 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
             "(constant answer): to every input the pixels that most targets have, as many as score "
             "best; what a network must beat to show that it has looked."
         )
-    if "sg" in {s.network for s in summaries} or "r_sg" in {s.network for s in summaries}:
-        notes.append("SG and R-SG were not released; they are single-grid controls of our own.")
+    if note := controls_note(architectures(summaries)):
+        notes.append(note)
     if published:
         notes.append(
             "published: the authors' notebook, measured on this same test set; it does not name "
@@ -478,6 +478,12 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
     if missing:
         notes.append(f"Missing: {', '.join(missing)}.")
     return notes
+
+
+def architectures(summaries: Sequence[Summary]) -> dict[str, str | None]:
+    """The network that each label stands for; None where no record says."""
+    known = {r["network"]: r.get("architecture") for s in summaries for r in s.records}
+    return {s.network: known.get(s.network) for s in summaries}
 
 
 def undefined_notes(

@@ -269,7 +269,7 @@ rule figure_receptive_fields:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        code=code("report/networks.py", "report/style.py", "networks/pyramid.py"),
+        code=code("report/networks.py", "report/style.py", "report/names.py", "networks/pyramid.py"),
     shell:
         "mg figure receptive-fields --output {params.prefix:q} > {log:q} 2>&1"
 
