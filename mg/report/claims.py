@@ -173,9 +173,7 @@ def _judge_lead(mine: Summary, theirs: Summary) -> tuple[str, str]:
     deviations = [s.sd("mean_iu") for s in (mine, theirs)]
     lead = means[0] - means[1]
     needed = max(LEAST_LEAD, math.hypot(*(sd or 0 for sd in deviations)))
-    evidence = " against ".join(
-        render.spread(*pair).text for pair in zip(means, deviations, strict=True)
-    )
+    evidence = " against ".join(s.cell("mean_iu").text for s in (mine, theirs))
     return HOLDS if lead >= needed else FAILS, f"mean IU {evidence}{_seeds(mine, theirs)}"
 
 
@@ -186,7 +184,7 @@ def _judge_solution(claim: Claim, mine: Summary) -> tuple[str, str]:
     constant = [r["constant_answer"].get("image_iu") or 0 for r in mine.records]
     solved = iu >= SOLVED and iu > statistics.fmean(constant)
     evidence = (
-        f"image IU {render.spread(iu, mine.sd('image_iu')).text}, constant answer "
+        f"image IU {mine.cell('image_iu').text}, constant answer "
         f"{statistics.fmean(constant):.3f}{_seeds(mine)}"
     )
     return HOLDS if solved == (claim.kind == "solves") else FAILS, evidence
