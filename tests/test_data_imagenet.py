@@ -1,5 +1,6 @@
 """Folders in the layout of ImageNet: listed, decoded, changed by a seed, damaged files left out."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,16 @@ def test_every_image_is_listed_once(folder, tmp_path):
     photographs = imagenet.Photographs(splits["valid"], False)
     for i, label in enumerate(splits["valid"].y):
         assert photographs.path(i).parent.name == CLASSES[label]
+
+
+def test_names_in_another_encoding_are_kept(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (place,) = copy.glob("val/n01/*_000.JPEG")
+    renamed = place.rename(place.with_name(os.fsdecode(b"caf\xe9.JPEG")))
+    photographs = imagenet.Photographs(listed(copy, tmp_path, "test"), False)
+    assert renamed in map(photographs.path, range(len(photographs)))
+    assert all(unreadable == -1 for _, _, unreadable in (photographs[i, None] for i in range(24)))
 
 
 def test_a_smaller_choice_has_every_class(folder, tmp_path):

@@ -48,7 +48,7 @@ PIXELS = Layout("mg-data-1", (np.float32, 4), (np.uint8, 4))
 IMAGES = Layout("mg-images-1", (np.uint8, 4), (np.uint16, 1))
 """x (N, 3, H, W), RGB in 0..255; y (N,), the class."""
 FILES = Layout("mg-files-1", (np.uint8, 2), (np.uint16, 1))
-"""x (N, L), paths of image files in UTF-8, padded with zeros; y (N,), the class."""
+"""x (N, L), paths of image files, as the system has them, padded with zeros; y (N,), the class."""
 
 FORMAT = PIXELS.format
 CHECKSUM = "attributes_crc32"

@@ -16,6 +16,7 @@ process makes it, nor on what was made before.
 """
 
 import csv
+import os
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
@@ -100,7 +101,7 @@ def prepare(
         images = [images[i * len(images) // count] for i in range(count)]
     if not images:
         raise UserError(f"{directory} has no images for {split}; add some or leave that split out")
-    paths = [str(path.relative_to(directory)).encode() for path, _ in images]
+    paths = [os.fsencode(path.relative_to(directory)) for path, _ in images]
     x = np.zeros((len(paths), max(map(len, paths))), np.uint8)
     for row, path in zip(x, paths, strict=True):
         row[: len(path)] = list(path)
@@ -261,7 +262,7 @@ class Photographs(Dataset):
 
     def path(self, number: int) -> Path:
         """Where an image lies."""
-        return self.root / self.paths[number].tobytes().rstrip(b"\0").decode()
+        return self.root / os.fsdecode(self.paths[number].tobytes().rstrip(b"\0"))
 
     def __getitem__(self, item: tuple[int, int | None]) -> tuple[Tensor, int, int]:
         first, seed = item
