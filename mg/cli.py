@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -124,6 +125,26 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
+_LARGEST = 2**31 - 1
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """The type of a whole number of at least `least` (0 or more), bounded as in a configuration."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = -1
+        if not least <= value <= _LARGEST:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number from {least} to {_LARGEST}"
+            )
+        return value
+
+    return number
+
+
 def _fetch(commands) -> None:
     def run(settings) -> None:
         from mg.data import cifar, mnist
@@ -177,8 +198,10 @@ def _prepare(commands) -> None:
     parser.add_argument("--task", required=True, choices=CLASSIFICATION, help="the data set")
     parser.add_argument("--split", required=True, help="train, valid or test")
     parser.add_argument("--source", type=Path, required=True, help="folder of archive or images")
-    parser.add_argument("--count", type=int, help="number of images; all if unset")
-    parser.add_argument("--crop", type=int, default=224, help="side of ImageNet's crops, pixels")
+    parser.add_argument("--count", type=_whole(1), help="number of images; all if unset")
+    parser.add_argument(
+        "--crop", type=_whole(1), default=224, help="side of ImageNet's crops, pixels"
+    )
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
 
 
@@ -211,18 +234,22 @@ def _generate(commands) -> None:
         "--mode", default="paper", help="paper (the authors' stream) or independent (own seeds)"
     )
     parser.add_argument(
-        "--count", type=int, help="the first N examples; the paper's number if unset"
+        "--count", type=_whole(1), help="the first N examples; the paper's number if unset"
     )
-    parser.add_argument("--seed", type=int, help="1 in paper mode, 0 in independent, if unset")
-    parser.add_argument("--canvas", type=int, default=64, help="side of the images in pixels")
-    parser.add_argument("--digit-size", type=int, default=28, help="side of a digit at scale 1")
+    parser.add_argument(
+        "--seed", type=_whole(0), help="1 in paper mode, 0 in independent, if unset"
+    )
+    parser.add_argument("--canvas", type=_whole(1), default=64, help="side of the images in pixels")
+    parser.add_argument(
+        "--digit-size", type=_whole(1), default=28, help="side of a digit at scale 1"
+    )
     parser.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of digits")
     parser.add_argument(
         "--digits", type=float, nargs=2, metavar=("MEAN", "STD"), help="digits per image"
     )
     parser.add_argument("--threshold", type=float, default=0.3, help="of target pixels, in (0, 1]")
     parser.add_argument("--mnist", type=Path, required=True, help="directory of the idx files")
-    parser.add_argument("--workers", type=int, default=1, help="threads")
+    parser.add_argument("--workers", type=_whole(1), default=1, help="threads")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
 
 
@@ -310,7 +337,9 @@ def _train(commands) -> None:
         "--options", type=_json_object, default={}, help="the network's, as a JSON object"
     )
     parser.add_argument("--label", help="name in tables; the network's if unset")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and order of examples")
+    parser.add_argument(
+        "--seed", type=_whole(0), default=0, help="of weights and order of examples"
+    )
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="HDF5 files")
     parser.add_argument("--valid", type=Path, help="HDF5 file to measure progress on")
     parser.add_argument("--optimizer", default="sgd", help="sgd or adamw")
@@ -319,13 +348,17 @@ def _train(commands) -> None:
     )
     parser.add_argument("--learning-rate", type=float, default=0.1, help="highest rate")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="of every parameter")
-    parser.add_argument("--epochs", type=int, default=200, help="number of epochs")
-    parser.add_argument("--iterations", type=int, default=150, help="optimiser steps per epoch")
-    parser.add_argument("--batch", type=int, default=64, help="examples per optimiser step")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts to compute a batch in")
+    parser.add_argument("--epochs", type=_whole(1), default=200, help="number of epochs")
+    parser.add_argument(
+        "--iterations", type=_whole(1), default=150, help="optimiser steps per epoch"
+    )
+    parser.add_argument("--batch", type=_whole(1), default=64, help="examples per optimiser step")
+    parser.add_argument(
+        "--accumulate", type=_whole(1), default=1, help="parts to compute a batch in"
+    )
     parser.add_argument(
         "--processes",
-        type=int,
+        type=_whole(1),
         default=1,
         help="that train the network together and share batch, parts, threads and workers; one per "
         "GPU",
@@ -361,12 +394,14 @@ def _train(commands) -> None:
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, help="processor threads; PyTorch's choice if unset")
+    parser.add_argument(
+        "--threads", type=_whole(1), help="processor threads; PyTorch's choice if unset"
+    )
 
 
 def _workers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that decode ImageNet's images ahead"
+        "--workers", type=_whole(0), default=0, help="processes that decode ImageNet's images ahead"
     )
 
 
@@ -429,7 +464,7 @@ def _predict(commands) -> None:
     parser.add_argument(
         "--output", type=Path, help="folder for the pictures that networks of MNIST's tasks give"
     )
-    parser.add_argument("--top", type=int, default=5, help="number of classes to name")
+    parser.add_argument("--top", type=_whole(1), default=5, help="number of classes to name")
     parser.add_argument("--json", action="store_true", help="print the answers as JSON")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
@@ -454,10 +489,14 @@ def _saliency(commands) -> None:
     parser = _command(commands, "saliency", run, "map where a trained network looks")
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a training")
     parser.add_argument("--data", type=Path, required=True, help="HDF5 file of a spatial task")
-    parser.add_argument("--examples", type=int, default=16, help="usable examples, from the first")
-    parser.add_argument("--window", type=int, default=8, help="side of the occlusion in pixels")
-    parser.add_argument("--stride", type=int, default=2, help="its step in pixels")
-    parser.add_argument("--seed", type=int, default=1, help="of the noise in the window")
+    parser.add_argument(
+        "--examples", type=_whole(1), default=16, help="usable examples, from the first"
+    )
+    parser.add_argument(
+        "--window", type=_whole(1), default=8, help="side of the occlusion in pixels"
+    )
+    parser.add_argument("--stride", type=_whole(1), default=2, help="its step in pixels")
+    parser.add_argument("--seed", type=_whole(0), default=1, help="of the noise in the window")
     _compute_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
 
@@ -592,7 +631,7 @@ def _figure(commands) -> None:
     parser.add_argument("--history", type=Path, nargs="*", default=[], help="history.csv files")
     parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
-    parser.add_argument("--examples", type=int, help="how many, from the first of a set")
+    parser.add_argument("--examples", type=_whole(1), help="how many, from the first of a set")
     parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
 
 
@@ -641,7 +680,7 @@ def _page(commands) -> None:
     parser.add_argument(
         "--predictions", type=Path, nargs="*", default=[], help="predictions.h5 files"
     )
-    parser.add_argument("--examples", type=int, default=24, help="to explore, from the first")
+    parser.add_argument("--examples", type=_whole(1), default=24, help="to explore, from the first")
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
     parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run.json files")
@@ -680,9 +719,9 @@ def _show(commands) -> None:
 def _check(commands) -> None:
     def run(settings) -> None:
         from mg import configuration
-        from mg.files import read_json
+        from mg.files import read_object
 
-        configuration.check(read_json(settings.file))
+        configuration.check(read_object(settings.file))
 
     description = "check that the parts of a workflow's configuration fit one another"
     parser = _command(commands, "check", run, description)

@@ -7,6 +7,25 @@ from typing import Any
 from mg import networks
 from mg.data import clutter
 from mg.errors import UserError
+from mg.records import wrong_entry
+
+# What is read of a configuration, and of each architecture in it.
+_READ = {
+    "tasks": [str],
+    "networks": [str],
+    "training": dict,
+    "architectures": dict,
+    "imagenet": {"crop": int},
+    "data": {
+        "mode": str,
+        "seed": int,
+        "canvas": int,
+        "digit_size": int,
+        "threshold": int | float,
+        "tasks": dict,
+    },
+}
+_ARCHITECTURE = {"network": str, "options": dict}
 
 
 def check(config: dict[str, Any]) -> None:
@@ -16,8 +35,13 @@ def check(config: dict[str, Any]) -> None:
         config: what `workflow/schemas/config.schema.yaml` accepts, defaults filled in.
 
     Raises:
-        UserError: something in it cannot work; the message begins with the key.
+        UserError: something in it is missing or cannot work; the message begins with the key.
     """
+    wrong = wrong_entry(config, _READ) or wrong_entry(
+        config["architectures"], dict.fromkeys(config["networks"], _ARCHITECTURE), "architectures"
+    )
+    if wrong:
+        raise UserError(f"{wrong}: missing, or not as a whole configuration has it")
     data, training = config["data"], config["training"]
     for task in config["tasks"]:
         spec = networks.resolve_dataset(task)

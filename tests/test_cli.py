@@ -83,9 +83,67 @@ def test_mistakes_end_in_one_line(arguments, message):
     assert line.startswith("mg") and "error:" in line and message in line
 
 
+@pytest.mark.parametrize(
+    "command, option, value, least",
+    [
+        ("generate", "--workers", "0", 1),
+        ("prepare", "--count", "0", 1),
+        ("prepare", "--count", "-5", 1),
+        ("train", "--threads", "-1", 1),
+        ("train", "--seed", "-1", 0),
+        ("train", "--workers", "-1", 0),
+        ("evaluate", "--threads", "-1", 1),
+        ("saliency", "--threads", "-2", 1),
+        ("saliency", "--seed", "-1", 0),
+        ("saliency", "--seed", "9" * 5000, 0),
+        ("predict", "--top", "-1", 1),
+        ("figure", "--examples", "0", 1),
+        ("page", "--examples", "1.5", 1),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(command, option, value, least, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, option, value])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    said = f"argument {option}: {value!r} is not a whole number from {least} to 2147483647"
+    assert line.startswith(f"mg {command}: error: {said}")
+
+
+@pytest.mark.parametrize(
+    "change, key",
+    [
+        (lambda config: config.clear(), "tasks"),
+        (lambda config: config["data"].pop("canvas"), "data.canvas"),
+        (lambda config: config["architectures"].pop("pmg"), "architectures.pmg.network"),
+        (lambda config: config.update(architectures=[]), "architectures"),
+    ],
+)
+def test_a_configuration_that_lacks_something_is_refused(change, key, tmp_path, capsys):
+    path = tmp_path / "x.json"
+    config = {
+        **{"tasks": ["translation"], "networks": ["pmg"], "training": {}, "imagenet": {"crop": 32}},
+        "data": {
+            **{"mode": "independent", "seed": 1, "canvas": 32, "digit_size": 14},
+            **{"threshold": 0.3, "tasks": {}},
+        },
+        "architectures": {"pmg": {"network": "pmg", "options": {}}},
+    }
+    path.write_text(json.dumps(config))
+    cli.main(["check", str(path)])
+    change(config)
+    path.write_text(json.dumps(config))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(path)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mg check: error: {key}: missing")
+
+
 def test_every_command_has_help(capsys):
-    for command in ("fetch", "generate", "prepare", "networks", "describe", "train", "evaluate",
-                    "predict", "saliency", "table", "figure", "page", "show", "check"):  # fmt: skip
+    (commands,) = (a.choices for a in cli.build_parser()._actions if a.dest == "command")
+    assert len(commands) > 14
+    for command in commands:
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])
         assert stop.value.code == 0
