@@ -124,7 +124,7 @@ def _syntax_error(path: str | os.PathLike, text: str, error: Exception) -> Mista
 
 
 def check(config: dict[str, Any]) -> None:
-    """Refuse what the schema does not accept and selections of what is not defined.
+    """Refuse what the schema does not accept, and selections of what is not defined or together.
 
     Raises:
         Mistake: the first one.
@@ -137,6 +137,11 @@ def check(config: dict[str, Any]) -> None:
     errors = sorted(_VALIDATOR.iter_errors(config), key=_misspelt_keys_first)
     if errors:
         raise _mistake(errors[0])
+    first = config["tasks"][0]
+    for task in config["tasks"]:
+        if family(task) != family(first):
+            problem = f"the networks for {first} and {task} differ; allowed are tasks of one of "
+            raise Mistake("tasks", f"{problem}MNIST, CIFAR and ImageNet")
     known = sorted(config["architectures"])
     for network in config["networks"]:
         _refuse_unknown("networks", network, known)
@@ -208,6 +213,11 @@ def check_with_package(config: dict[str, Any], python: str, memory: Path) -> Non
         found_right.touch()
     except OSError:
         pass  # then it is asked again
+
+
+def family(task: str) -> str:
+    """The kind of a task's images, which decides its networks."""
+    return {"cifar10": "cifar", "cifar100": "cifar", "imagenet": "imagenet"}.get(task, "mnist")
 
 
 # ------------------------------------------------------------------------ words

@@ -52,6 +52,10 @@ MISTAKES = {
                                       "data.tasks.translation.train", "at most 2147483647"),
     "a threshold above one": ("data: {threshold: 1.5}", "data.threshold", "at most 1"),
     "no task": ("tasks: []", "tasks", "a list of 1 or more"),
+    "tasks of MNIST and CIFAR": (
+        "tasks: [translation, cifar10]\nnetworks: [pmg]\n"
+        "training: {tasks: {cifar10: {epochs: 1, iterations: 1, batch: 8}}}",
+        "tasks", "the networks for translation and cifar10 differ"),
     "no network": ("networks: []", "networks", "a list of 1 or more"),
     "no seed": ("seeds: []", "seeds", "a list of 1 or more"),
     "one value for a list": ("tasks: translation", "tasks", "a list of 1 or more"),

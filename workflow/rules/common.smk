@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 import configuration  # beside the Snakefile, which makes it known
+from configuration import family
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import validate
 
@@ -147,11 +148,6 @@ def task_option(task, option, key=None):
 def training(task, key):
     """A setting of the task's training."""
     return config["training"]["tasks"][task][key]
-
-
-def family(task):
-    """The kind of a task's images, which decides its networks."""
-    return {"cifar10": "cifar", "cifar100": "cifar", "imagenet": "imagenet"}.get(task, "mnist")
 
 
 def train_files(wildcards):
