@@ -513,7 +513,7 @@ def _table(commands) -> None:
                 run=settings.name,
                 caption=settings.caption,
                 expected=settings.expected,
-                tasks=settings.tasks or CLASSIFICATION,
+                tasks=settings.tasks,
             )
         elif settings.kind == "results":
             tables.write_results_table(
@@ -561,7 +561,10 @@ def _table(commands) -> None:
     parser.add_argument("--benchmarks", type=Path, help="folder of Snakemake's benchmark files")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run.json files")
     parser.add_argument(
-        "--tasks", nargs="+", choices=(*TASKS, *CLASSIFICATION), help="of results; all if unset"
+        "--tasks",
+        nargs="+",
+        choices=(*TASKS, *CLASSIFICATION),
+        help="of results; if unset all, or of classifiers those of the files",
     )
     parser.add_argument(
         "--expected",
