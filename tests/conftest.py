@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 # Several tests compare results bit for bit; threads of a shared machine only slow them down.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# Where tests are started in the background it may be ignored, and so by what they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -498,34 +498,6 @@ def test_snakemake_that_is_asked_to_end_lets_its_job_end(project, half_way):
     assert checksums(model) == made, "it was not trained again"
 
 
-# Snakemake that interrupts itself while it writes that it looks for the next job to begin.
-INTERRUPTED = """
-import os, signal, sys
-from snakemake.cli import main
-from snakemake.logging import ColorizingTextHandler
-
-decorate, lines = ColorizingTextHandler.decorate, []
-
-def interrupted(handler, record, message):
-    lines.append(message)
-    if len([line for line in lines if "Select jobs" in line]) == 2 and "Select jobs" in message:
-        os.kill(os.getpid(), signal.SIGINT)
-    return decorate(handler, record, message)
-
-ColorizingTextHandler.decorate = interrupted
-main(sys.argv[1:])
-"""
-
-
-def test_an_interrupt_while_snakemake_writes_its_log_is_heeded(project):
-    command = snakemake(project, seeds=(0, 1))
-    command[1:3] = ["-c", INTERRUPTED]  # in place of -m snakemake
-    done = subprocess.run(command, **PIPES)
-    assert done.returncode == 1 and "Terminating processes on user request" in done.stdout
-    models = (project / f"results/killed/models/translation/pmg/seed{seed}" for seed in (0, 1))
-    assert len([model for model in models if model.exists()]) == 1, "the other was not begun"
-
-
 def test_an_interrupted_snakemake_leaves_a_checkpoint(project, half_way):
     """SIGINT to all processes, as Ctrl-C sends it: the next Snakemake goes on from there."""
     process, model, other, job = half_way

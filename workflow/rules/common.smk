@@ -13,12 +13,9 @@ from pathlib import Path
 
 import yaml
 import configuration  # beside the Snakefile, which makes it known
-import interrupts
 from configuration import family
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import validate
-
-interrupts.heed()
 
 # The checkout that this file is of, also where it is a module of another workflow.
 ROOT = Path(workflow.current_basedir).parents[1]
