@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yte
 from test_workflow_configuration import CONFIGURATIONS, merged
@@ -80,7 +81,16 @@ def test_what_cannot_be_trained_by_so_many_is_said_before_any_job(gpus, message,
 def test_as_many_jobs_as_visible_cards_run_at_a_time(visible, number, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     profile = yte.process_yaml((ROOT / "workflow/profiles/default/profile.yaml").read_text())
-    assert profile["resources"] == {"gpu": number}
+    assert profile["resources"]["gpu"] == number
+
+
+@pytest.mark.parametrize("name", ["default", "cpu"])
+def test_jobs_of_this_machine_share_its_memory(name, tmp_path):
+    profile = yte.process_yaml((ROOT / f"workflow/profiles/{name}/profile.yaml").read_text())
+    assert 1000 < profile["resources"]["mem_mb"] <= psutil.virtual_memory().total // 10**6
+    # One job that would need more than there is gets all of it, instead of being refused.
+    jobs = asked(tmp_path, "wide", name, "--resources", "mem_mb=3000")
+    assert max(memory for _, memory, _ in jobs["train"]) == 3000
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
