@@ -25,10 +25,10 @@ RECIPE = Recipe(
 
 
 def train(tiny, output, recipe=RECIPE, network="pmg", seed=3, log=lambda line: None, **changes):
-    arguments = {"options": WIDTH, "valid_file": tiny / "valid.h5", **changes}
+    defaults = {"dataset": "translation", "options": WIDTH, "valid_file": tiny / "valid.h5"}
+    arguments = {**defaults, **changes}
     loop.train(
         network,
-        "translation",
         recipe=recipe,
         seed=seed,
         train_files=[tiny / "train.h5"],
@@ -80,6 +80,16 @@ def test_it_learns_and_says_what_it_did(tiny, tmp_path):
     assert len(lines) == 1 + 3 and "mean IU" in lines[-1]
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["history.csv", "model.pt", "run.json"]
+
+
+def test_a_task_has_one_name_in_results(tiny, tmp_path):
+    train(tiny, tmp_path, dataset="mnist-tra")  # as the authors call it
+    assert json.loads((tmp_path / "run.json").read_text())["dataset"] == "translation"
+    assert read_torch(tmp_path / "model.pt")["dataset"] == "translation"
+    arguments = {}, RECIPE, 3, [tiny / "train.h5"], tmp_path
+    assert not loop.is_finished("pmg", "mnist-tra", *arguments)
+    arguments = WIDTH, RECIPE, 3, [tiny / "train.h5"], tmp_path
+    assert loop.is_finished("pmg", "mnist-tra", *arguments)
 
 
 @pytest.mark.parametrize("network", ["unet", "umg", "sg", "r_sg", "r_pmg"])

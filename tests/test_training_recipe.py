@@ -27,6 +27,11 @@ def test_residual_networks_decay_in_steps(epoch, expected):
     assert rate_in_epoch(PAPER, epoch, residual=True) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5])
+def test_even_a_short_training_of_a_residual_network_begins_at_the_full_rate(epochs):
+    assert rate_in_epoch(Recipe(epochs=epochs), 1, residual=True) == 0.1
+
+
 def test_the_rate_is_constant_within_an_epoch_of_the_paper():
     rates = {PAPER.rate(step, residual=False) for step in range(150, 300)}
     assert len(rates) == 1

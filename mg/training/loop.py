@@ -108,6 +108,7 @@ def train(
         )
     workers = math.ceil(workers / team.world)
     label = label or network
+    dataset = networks.resolve_dataset(dataset).name  # one of the authors' names, perhaps
     torch.backends.cudnn.benchmark = True  # shapes stay: kernels are tried out once (CUDA)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -167,51 +168,29 @@ def train(
     if not team.first:
         return
 
+    names = {"network": network, "label": label, "dataset": dataset, "seed": seed}
     write_torch(
         output / "model.pt",
         {
             "format": MODEL_FORMAT,
-            "network": network,
-            "dataset": dataset,
+            **names,
             "options": options,
-            "label": label,
-            "seed": seed,
             "preparation": train_feed.preparation(),
             "state_dict": {k: v.cpu().contiguous() for k, v in model.state_dict().items()},
         },
     )
     run.write_history(output / "history.csv")
-    write_json(
-        output / "run.json",
-        {
-            "network": network,
-            "label": label,
-            "dataset": dataset,
-            "seed": seed,
-            "settings": {"options": given, "recipe": recipe.as_dict()},
-            "data": train_feed.facts,
-            "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
-            "images": recipe.images,
-            "train_examples": len(train_feed),
-            "unreadable_images": unreadable,
-            "seconds": round(run.seconds, 3),
-            "images_per_second": round(recipe.images / run.seconds, 1),
-            "device": device_name(device),
-            "activations": _type_name(activations),
-            "execution": step.execution,
-            "processes": team.world,
-            "threads": torch.get_num_threads() if device.type == "cpu" else None,
-            "peak_device_bytes": torch.cuda.max_memory_allocated(device)
-            if device.type == "cuda"
-            else None,
-            "peak_host_bytes": _peak_host_bytes(),
-            "attempts": run.attempts,
-            "started": started,
-            "finished": provenance.now(),
-            "commit": ", ".join(run.commits) or None,
-            "versions": provenance.versions(),
-        },
-    )
+    facts = {
+        **names,
+        "settings": {"options": given, "recipe": recipe.as_dict()},
+        **run.facts(),
+        "unreadable_images": unreadable,
+        "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
+        "started": started,
+        "finished": provenance.now(),
+        "versions": provenance.versions(),
+    }
+    write_json(output / "run.json", facts)  # last: it says that all is there
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
 
@@ -250,7 +229,7 @@ def is_finished(
     except (UserError, OSError, KeyError, TypeError):
         return False
     settings = {"options": options, "recipe": recipe.as_dict()}
-    return newer and found == [network, dataset, seed, settings]
+    return newer and found == [network, networks.resolve_dataset(dataset).name, seed, settings]
 
 
 @torch.no_grad()
@@ -335,6 +314,27 @@ class _Run:
         torch.set_rng_state(processor)
         if self.device.type == "cuda" and card:
             torch.cuda.set_rng_state(card[0], self.device)
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of the work that was done, and of where."""
+        on_card = self.device.type == "cuda"
+        images = self.recipe.images
+        return {
+            "data": self.train_feed.facts,
+            "train_examples": len(self.train_feed),
+            "images": images,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(images / self.seconds, 1),
+            "device": device_name(self.device),
+            "activations": _type_name(self.take.activations),
+            "execution": self.take.execution,
+            "processes": self.team.world,
+            "threads": None if on_card else torch.get_num_threads(),
+            "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if on_card else None,
+            "peak_host_bytes": _peak_host_bytes(),
+            "attempts": self.attempts,
+            "commit": ", ".join(self.commits) or None,
+        }
 
     def unreadable(self) -> list[int]:
         """Training examples that any process had to leave out."""

@@ -99,7 +99,9 @@ class Recipe:
         if self.schedule == "every_30":
             return self.learning_rate * 0.1 ** (epoch // 30)
         if residual:
-            drops = sum(epoch + 1 >= round(part * self.epochs) for part in STEP_EPOCHS)
+            after = (round(part * self.epochs) for part in STEP_EPOCHS)
+            # Not before the first epoch, however few there are.
+            drops = sum(1 < dropped <= epoch + 1 for dropped in after)
             return self.learning_rate * STEP_FACTOR**drops
         return self.learning_rate * 10 ** (-3 * epoch / max(1, self.epochs - 1))
 
