@@ -130,6 +130,12 @@ def test_model_and_test_set_must_belong_together(stored, tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_a_canvas_that_the_network_cannot_halve_is_refused(stored, tmp_path):
+    odd = save_data(tmp_path / "odd.h5", size=15)
+    with pytest.raises(UserError, match="cannot work on a canvas of 15 pixels"):
+        evaluate(stored[0], odd, metrics_path=tmp_path / "metrics.json")
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

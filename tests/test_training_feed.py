@@ -1,8 +1,14 @@
-"""The order of examples: what a seed decides, and what processes and resumed epochs make of it."""
+"""What a feed takes, and the order of its examples: what a seed decides, and what processes and
+resumed epochs make of it.
+"""
 
+import numpy as np
+import pytest
 import torch
 
-from mg.training.feed import DeviceFeed, Epoch
+from mg.data import hdf5
+from mg.errors import UserError
+from mg.training.feed import DeviceFeed, Epoch, for_testing, for_training
 
 
 class Numbers(DeviceFeed):
@@ -37,3 +43,46 @@ def test_processes_share_each_batch():
     shares = [indices(Epoch(3, 0, 4, 8, rank=rank, world=2)) for rank in (0, 1)]
     for (batch,), (first,), (second,) in zip(alone, *shares, strict=True):
         assert first + second == batch
+
+
+def write(path, task, canvas=16):
+    """Four examples of a task."""
+    attributes = {"task": task, "split": "train", "canvas": canvas, "mode": "paper", "seed": 1}
+    if task.startswith("cifar"):
+        classes = [f"class {i}" for i in range(int(task.removeprefix("cifar")))]
+        part = np.zeros((4, 3, 32, 32), np.uint8), np.arange(4).astype(np.uint16)
+        hdf5.write(path, [part], attributes | {"classes": classes}, layout=hdf5.IMAGES)
+    else:
+        x, y = np.zeros((4, 1, canvas, canvas), np.float32), np.zeros((4, 1, canvas, canvas), bool)
+        hdf5.write(path, [(x, y)], attributes)
+    return path
+
+
+@pytest.mark.parametrize(
+    "dataset, given",
+    [("translation", "rotation"), ("segmentation", "translation"), ("cifar10", "cifar100")],
+)
+def test_files_of_another_task_are_refused(tmp_path, dataset, given):
+    path, cpu = write(tmp_path / "set.h5", given), torch.device("cpu")
+    with pytest.raises(UserError) as training:
+        for_training(dataset, [path], cpu, "plain")
+    prepared = for_training(given, [path], cpu, "plain").preparation()
+    with pytest.raises(UserError) as testing:
+        for_testing(dataset, path, cpu, prepared)
+    said = f"{path} holds {given}; needed are examples of {dataset}"
+    assert str(training.value) == str(testing.value) == said
+
+
+def test_the_authors_names_are_those_of_the_same_tasks(tmp_path):
+    path = write(tmp_path / "set.h5", "mnist-rot")
+    assert len(for_training("rotation", [path], torch.device("cpu"))) == 4
+    assert len(for_training("mnist-rot", [path], torch.device("cpu"))) == 4
+
+
+def test_progress_is_measured_on_the_canvas_that_is_trained_on(tmp_path):
+    """Another one may be none that the network can halve."""
+    cpu = torch.device("cpu")
+    prepared = for_training("rotation", [write(tmp_path / "a.h5", "rotation")], cpu).preparation()
+    other = write(tmp_path / "b.h5", "rotation", canvas=30)
+    with pytest.raises(UserError, match="b.h5 has a canvas of 30 pixels, the training .* 16"):
+        for_testing("rotation", other, cpu, prepared)

@@ -14,7 +14,7 @@ import torch
 from mg.errors import UserError
 from mg.training import loop
 from mg.training.checkpoint import Checkpoints, read_torch
-from mg.training.feed import Clutter
+from mg.training.feed import for_training
 from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
 
@@ -116,7 +116,7 @@ def test_validation_does_not_change_the_training(tiny, tmp_path):
 def test_the_output_prior_is_the_frequency_of_the_class(tiny, network):
     """Before training, the mean logit is that of the share of target pixels."""
     options = {"width": 4} if network.endswith("sg") else WIDTH
-    examples = Clutter.load([tiny / "train.h5"], torch.device("cpu"))
+    examples = for_training("translation", [tiny / "train.h5"], torch.device("cpu"))
     torch.manual_seed(0)
     model = loop.networks.build(network, "translation", **options)
     loop.set_output_prior(model, examples)
@@ -257,7 +257,7 @@ def test_files_of_different_shapes_are_refused(tiny, tmp_path):
     attributes = {"task": "translation", "split": "train", "mode": "independent", "seed": 0}
     hdf5.write(other, [(x, y)], attributes | {"canvas": 8})
     with pytest.raises(UserError, match="different shapes"):
-        Clutter.load([tiny / "train.h5", other], torch.device("cpu"))
+        for_training("translation", [tiny / "train.h5", other], torch.device("cpu"))
 
 
 def test_tensorboard_shows_every_epoch_once_after_an_interruption(tiny, tmp_path):

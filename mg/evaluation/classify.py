@@ -36,7 +36,8 @@ def measure(
     NaN as their predictions.
 
     Raises:
-        UserError: the test set is damaged or of another task, or none of its images can be read.
+        UserError: the test set is damaged, of another task or size, or none of its images can be
+            read.
     """
     feed = _open(info, data_path, device, workers)
     metrics = ClassMetrics()
@@ -69,8 +70,7 @@ def _open(
 ) -> Feed:
     path, dataset = Path(data_path), networks.resolve_dataset(info["dataset"]).name
     feed = for_testing(dataset, path, torch.device(device), info["preparation"], workers, ten_crops)
-    if (given := feed.facts[0]["task"]) != dataset:
-        raise UserError(f"the model was trained for {dataset} but {path} holds {given}")
+    networks.check_canvas(info["network"], dataset, feed.shape[-1], **info["options"])
     if feed.classes != info["preparation"].get("classes"):
         raise UserError(f"the model was trained for other classes than those of {path}")
     return feed

@@ -153,13 +153,13 @@ class Clutter(DeviceFeed):
     """Cluttered digits, normalised: x (N, 1, H, W) float32; y (N, C, H, W) uint8, 0 or 1."""
 
     @classmethod
-    def load(cls, paths: Sequence[Path], device: torch.device) -> "Clutter":
+    def load(cls, dataset: str, paths: Sequence[Path], device: torch.device) -> "Clutter":
         """Read and join HDF5 files.
 
         Raises:
-            UserError: a file is no data set, or they hold examples of different shapes.
+            UserError: a file is none of this data set, or they hold examples of different shapes.
         """
-        parts = [hdf5.load(path) for path in paths]
+        parts = _read(dataset, paths, hdf5.PIXELS)
         shapes = {(part.x.shape[1:], part.y.shape[1:]) for part in parts}
         if len(shapes) > 1:
             raise UserError(
@@ -193,7 +193,11 @@ class Images(DeviceFeed):
 
     @classmethod
     def load(
-        cls, paths: Sequence[Path], device: torch.device, preparation: str | dict[str, Any]
+        cls,
+        dataset: str,
+        paths: Sequence[Path],
+        device: torch.device,
+        preparation: str | dict[str, Any],
     ) -> "Images":
         """Read, join and prepare HDF5 files.
 
@@ -201,9 +205,9 @@ class Images(DeviceFeed):
             preparation: a kind, fitted to these images; or that of a trained model.
 
         Raises:
-            UserError: a file is no data set of images, or they do not belong together.
+            UserError: a file is none of this data set, or they do not belong together.
         """
-        parts = [hdf5.load(path, layout=hdf5.IMAGES) for path in paths]
+        parts = _read(dataset, paths, hdf5.IMAGES)
         if len({(part.x.shape[1:], *part.attributes["classes"]) for part in parts}) > 1:
             raise UserError(f"{', '.join(map(str, paths))} hold different sizes or classes")
         images = np.concatenate([part.x for part in parts])
@@ -261,14 +265,19 @@ class Photographs(Feed):
 
     @classmethod
     def load(
-        cls, paths: Sequence[Path], device: torch.device, workers: int, ten_crops: bool = False
+        cls,
+        dataset: str,
+        paths: Sequence[Path],
+        device: torch.device,
+        workers: int,
+        ten_crops: bool = False,
     ) -> "Photographs":
         """Read lists of files.
 
         Raises:
-            UserError: a file is no such list, or they do not belong together.
+            UserError: a file is none of this data set, or they do not belong together.
         """
-        parts = [hdf5.load(path, layout=hdf5.FILES) for path in paths]
+        parts = _read(dataset, paths, hdf5.FILES)
         if len({str([p.attributes[k] for k in _TOGETHER]) for p in parts}) > 1:
             raise UserError(f"{', '.join(map(str, paths))} list images of different folders")
         return cls(parts, device, workers, ten_crops)
@@ -322,6 +331,16 @@ class Photographs(Feed):
 _TOGETHER = ("directory", "canvas", "classes")
 
 
+def _read(dataset: str, paths: Sequence[Path], layout: hdf5.Layout) -> list[hdf5.Dataset]:
+    parts = [hdf5.load(path, layout=layout) for path in paths]
+    name = networks.resolve_dataset(dataset).name
+    for path, part in zip(paths, parts, strict=True):
+        given = part.attributes["task"]
+        if networks.registry.RELEASED_NAMES.get(given, given) != name:
+            raise UserError(f"{path} holds {given}; needed are examples of {name}")
+    return parts
+
+
 def _facts(part: hdf5.Dataset, keys: Sequence[str]) -> dict[str, Any]:
     checksums = [zlib.crc32(part.x), zlib.crc32(part.y)]
     return {key: part.attributes[key] for key in keys} | {
@@ -348,12 +367,12 @@ def for_training(
     """
     family = networks.resolve_dataset(dataset).family
     if family == "mnist":
-        return Clutter.load(paths, device)
+        return Clutter.load(dataset, paths, device)
     if family == "imagenet":
-        return Photographs.load(paths, device, workers)
+        return Photographs.load(dataset, paths, device, workers)
     if preparation not in cifar.PREPARATIONS:
         raise UserError(f"preparation is {preparation!r}; choose {' or '.join(cifar.PREPARATIONS)}")
-    return Images.load(paths, device, preparation)
+    return Images.load(dataset, paths, device, preparation)
 
 
 def for_testing(
@@ -371,11 +390,18 @@ def for_testing(
         ten_crops: give ten crops of each of ImageNet's images, (B, 10, 3, H, W).
 
     Raises:
-        UserError: the file is not of this data set, or damaged.
+        UserError: the file is not of this data set, or damaged, or its digits are on another
+            canvas than those that were trained on.
     """
     family = networks.resolve_dataset(dataset).family
-    if family == "mnist":
-        return Clutter.load([path], device)
     if family == "imagenet":
-        return Photographs.load([path], device, workers, ten_crops)
-    return Images.load([path], device, preparation)
+        return Photographs.load(dataset, [path], device, workers, ten_crops)
+    if family == "cifar":
+        return Images.load(dataset, [path], device, preparation)
+    feed = Clutter.load(dataset, [path], device)
+    if feed.preparation() != preparation:
+        raise UserError(
+            f"{path} has a canvas of {feed.shape[-1]} pixels, the training examples one of "
+            f"{preparation['canvas']}; validate on their canvas"
+        )
+    return feed
