@@ -82,7 +82,7 @@ def test_a_split_becomes_a_data_set(written, tmp_path):
     assert data.attributes["classes"] == NAMES[dataset]
     with pytest.raises(UserError, match="54 images for .* train, not 55"):
         cifar.prepare(dataset, "train", folder, tmp_path / "more.h5", count=55)
-    with pytest.raises(UserError, match="not marked mg-data-1"):
+    with pytest.raises(UserError, match="holds images and their classes; needed are"):
         hdf5.load(tmp_path / "train.h5")
 
 

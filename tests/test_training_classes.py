@@ -165,7 +165,7 @@ def test_settings_that_do_not_fit_are_named(digits, tmp_path, changes, message):
 
 
 def test_pixels_are_no_classes(digits, tiny, tmp_path):
-    with pytest.raises(UserError, match="not marked mg-images-1"):
+    with pytest.raises(UserError, match="needed are images and their classes"):
         loop.train(
             *("mg", "cifar10", {}, RECIPE, 0, [tiny / "train.h5"], None, tmp_path),
             torch.device("cpu"),

@@ -30,9 +30,10 @@ from mg.files import atomic_path
 
 @dataclass(frozen=True)
 class Layout:
-    """What the two data sets of a file hold: type and number of dimensions of each."""
+    """What the two data sets of a file hold, in words; type and number of dimensions of each."""
 
     format: str
+    words: str
     x: tuple[type, int]
     y: tuple[type, int]
 
@@ -43,14 +44,14 @@ class Layout:
             yield name, np.dtype(kind), dimensions
 
 
-PIXELS = Layout("mg-data-1", (np.float32, 4), (np.uint8, 4))
+PIXELS = Layout("mg-data-1", "images and maps of their pixels", (np.float32, 4), (np.uint8, 4))
 """x (N, 1, H, W) in [0, 1]; y (N, C, H, W), 0 or 1."""
-IMAGES = Layout("mg-images-1", (np.uint8, 4), (np.uint16, 1))
+IMAGES = Layout("mg-images-1", "images and their classes", (np.uint8, 4), (np.uint16, 1))
 """x (N, 3, H, W), RGB in 0..255; y (N,), the class."""
-FILES = Layout("mg-files-1", (np.uint8, 2), (np.uint16, 1))
+FILES = Layout("mg-files-1", "paths of images and their classes", (np.uint8, 2), (np.uint16, 1))
 """x (N, L), paths of image files, as the system has them, padded with zeros; y (N,), the class."""
 
-FORMAT = PIXELS.format
+_LAYOUTS = {layout.format: layout for layout in (PIXELS, IMAGES, FILES)}
 CHECKSUM = "attributes_crc32"
 _KINDS = dict.fromkeys(("task", "split", "mode", "directory"), str) | {
     "canvas": int,
@@ -269,17 +270,13 @@ def _fletcher(content: bytes) -> bytes:
 
 def load(
     path: str | os.PathLike,
-    verify: bool = True,
     count: int | None = None,
     layout: Layout = PIXELS,
 ) -> Dataset:
     """Read a data set of a layout, or its first `count` examples, into memory.
 
-    Args:
-        verify: compare the content with the checksums in the file, where all of it is read.
-
     Raises:
-        UserError: the file is missing, truncated, altered, or no data set of ours.
+        UserError: the file is missing, truncated, altered, or no data set of this layout.
     """
     with _opened(path, layout) as file:
         arrays = {}
@@ -288,7 +285,7 @@ def load(
             length = len(data) if count is None else min(count, len(data))
             arrays[name] = _read(data, length)
             whole = length == len(data)
-            if verify and whole and isal_zlib.crc32(arrays[name]) != read_attributes(data)["crc32"]:
+            if whole and isal_zlib.crc32(arrays[name]) != read_attributes(data)["crc32"]:
                 raise ValueError(f"the checksum of {name} differs")
         attributes = read_attributes(file)
         _check_attributes(attributes, arrays["y"])
@@ -330,7 +327,10 @@ def _opened(path: str | os.PathLike, layout: Layout) -> Iterator[h5py.File]:
 
 def _check(file: h5py.File, size: int, layout: Layout) -> None:
     """Refuse what `write` does not make, before anything is allocated for it."""
-    if read_attributes(file).get("format") != layout.format:
+    mark = read_attributes(file).get("format")
+    if isinstance(mark, str) and mark in _LAYOUTS and mark != layout.format:
+        raise UserError(f"{file.filename} holds {_LAYOUTS[mark].words}; needed are {layout.words}")
+    if mark != layout.format:
         raise ValueError(f"it is not marked {layout.format}")
     for name, dtype, dimensions in layout.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
