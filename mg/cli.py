@@ -257,15 +257,11 @@ def _networks(commands) -> None:
     def run(settings) -> None:
         from mg.networks import table
 
-        print(table.format_rows(table.rows(), settings.format))
+        rows = table.rows()
+        print(json.dumps(rows, indent=2) if settings.format == "json" else table.format_rows(rows))
 
     parser = _command(commands, "networks", run, "list every network with its published numbers")
-    parser.add_argument(
-        "--format",
-        choices=("text", "json", "markdown", "csv"),
-        default="text",
-        help="of the output",
-    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="of the output")
 
 
 def _describe(commands) -> None:
@@ -588,7 +584,12 @@ def _label_and_seed(text: str) -> tuple[str, int]:
 
 def _figure(commands) -> None:
     def run(settings) -> None:
-        from mg.report import figures, networks
+        if settings.kind == "receptive-fields":
+            from mg.report import networks  # with PyTorch, which others do without
+
+            networks.draw_receptive_fields(settings.output, networks.paper_receptive_fields())
+            return
+        from mg.report import figures
 
         s, count = settings, {"count": settings.examples} if settings.examples else {}
         draw = {
@@ -601,9 +602,6 @@ def _figure(commands) -> None:
             "saliency": lambda: figures.saliency_panel(s.saliency, s.output, **count),
             "cost": lambda: figures.quality_against_cost(s.metrics, s.output),
             "classes": lambda: figures.per_class_iu(s.metrics, s.output),
-            "receptive-fields": lambda: networks.draw_receptive_fields(
-                s.output, networks.paper_receptive_fields()
-            ),
         }
         needs = {
             "examples": "data",

@@ -30,8 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-MEASURES = ("mean_iu", "mean_acc", "recall", "image_iu", "bce")
-CLASS_MEASURES = ("top1_error", "top5_error", "cross_entropy")
+from mg.records import CLASS_MEASURES, MEASURES
 
 
 class Metrics:

@@ -10,6 +10,10 @@ import yaml
 from mg.errors import UserError
 from mg.files import CHECKSUM, read_object
 
+# What is measured of pixels and of classes; `mg.metrics` says what each is.
+MEASURES = ("mean_iu", "mean_acc", "recall", "image_iu", "bce")
+CLASS_MEASURES = ("top1_error", "top5_error", "cross_entropy")
+
 # What is read of a run.json.
 NUMBER = int | float | None
 _TRAINING_SET = {

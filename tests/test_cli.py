@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mg import cli
+
+REFERENCE = Path(__file__).parent.parent / "results/reference/demo"
 
 
 def mg(*arguments: str) -> subprocess.CompletedProcess:
@@ -26,6 +29,27 @@ def test_a_configuration_is_checked_without_pytorch():
     script = "import sys, mg.configuration; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["table", "results", "--metrics", *REFERENCE.glob("models/*/pmg/seed*/metrics.json")],
+        ["table", "claims", "--saliency", *REFERENCE.glob("models/*/pmg/seed*/saliency.h5")],
+        ["table", "classification"],
+        ["figure", "curves", "--history", *REFERENCE.glob("models/*/pmg/seed*/history.csv")],
+        ["page", "overview"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_what_needs_no_network_needs_no_pytorch(arguments, tmp_path):
+    script = (
+        "import sys; from mg.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, *map(str, arguments), "--output", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+    assert any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

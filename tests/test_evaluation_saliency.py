@@ -8,14 +8,11 @@ from test_evaluation_predict import save_data, save_model
 from torch import nn
 
 from mg.errors import UserError
-from mg.evaluation.predict import forward
+from mg.evaluation.attention import POINT_NAMES, attention_ratio, attention_shift, read
+from mg.evaluation.predict import evaluate, forward
 from mg.evaluation.saliency import (
-    POINT_NAMES,
     Occlusion,
-    attention_ratio,
-    attention_shift,
     points_of_interest,
-    read,
     saliency,
     saliency_maps,
 )
@@ -198,6 +195,22 @@ def test_mistakes_are_explained(tmp_path):
     for name in ("bad.h5", "absent.h5"):
         with pytest.raises(UserError, match=name):
             read(tmp_path / name)
+
+
+def test_the_authors_name_of_a_task_is_stored_as_ours(tmp_path):
+    model = save_model(tmp_path / "model.pt", "mnist-tra")
+    data = save_data(tmp_path / "test.h5", "translation", n=2)
+    saliency(model, data, tmp_path / "saliency.h5", count=1, window=8, stride=8)
+    assert read(tmp_path / "saliency.h5")["dataset"] == "translation"
+
+
+def test_a_canvas_that_the_network_cannot_halve_is_refused(tmp_path):
+    model = save_model(tmp_path / "model.pt", "translation")
+    data = save_data(tmp_path / "test.h5", "translation", n=2, size=17)
+    with pytest.raises(UserError, match="cannot work on a canvas of 17 pixels"):
+        saliency(model, data, tmp_path / "saliency.h5", window=8)
+    with pytest.raises(UserError, match="cannot work on a canvas of 17 pixels"):
+        evaluate(model, data, metrics_path=tmp_path / "metrics.json")
 
 
 def maps_on_digits(spread):

@@ -13,8 +13,8 @@ from test_report_figures import files, run  # noqa: F401
 
 from mg.data import hdf5
 from mg.errors import UserError
+from mg.evaluation.attention import POINT_NAMES
 from mg.evaluation.predict import evaluate
-from mg.evaluation.saliency import POINT_NAMES
 from mg.report import figures
 from mg.report.explorer import write_explorer
 

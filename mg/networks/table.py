@@ -1,18 +1,11 @@
 """The table of networks: size and cost of each, beside the numbers that the authors printed."""
 
-import csv
-import io
-import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from mg.errors import UserError
 from mg.networks import settings
 from mg.networks.counting import layers, longest_path, total
+from mg.networks.published import published_results
 from mg.networks.registry import resolve_dataset, skeleton
-
-FORMATS = ("text", "json", "markdown", "csv")
 
 NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
     *(
@@ -68,24 +61,6 @@ COLUMNS = {
 """Keys of a row and the headings of its printed form."""
 
 
-@cache
-def published() -> tuple[dict[str, Any], ...]:
-    """The numbers that the authors printed, one dict per result.
-
-    Keys: name, dataset, network (None if it is not one of ours), options, parameters_M,
-    multiply_adds_M (None if not printed), metric, value, source.
-    """
-    text = Path(__file__).with_name("published.csv").read_text(encoding="utf-8")
-    result = []
-    for line in csv.DictReader(io.StringIO(text)):
-        option, setting = line.pop("option"), line.pop("setting")
-        for key in ("parameters_M", "multiply_adds_M", "value"):
-            line[key] = float(line[key]) if line[key] else None
-        line["network"] = line["network"] or None
-        result.append({**line, "options": {option: int(setting)} if option else {}})
-    return tuple(result)
-
-
 def rows() -> list[dict[str, Any]]:
     """One row per network of the paper, and one per published network that is not built here.
 
@@ -97,16 +72,16 @@ def rows() -> list[dict[str, Any]]:
         _row(network, dataset, options, _results(network, dataset, options))
         for network, dataset, options in NETWORKS
     ]
-    others = {e["name"]: e["dataset"] for e in published() if e["network"] is None}
+    others = {e["name"]: e["dataset"] for e in published_results() if e["network"] is None}
     return ours + [
-        _row(None, dataset, {}, [e for e in published() if e["name"] == name])
+        _row(None, dataset, {}, [e for e in published_results() if e["name"] == name])
         for name, dataset in others.items()
     ]
 
 
 def _results(network: str, dataset: str, options: dict[str, Any]) -> list[dict[str, Any]]:
     same = (network, dataset, options)
-    return [e for e in published() if (e["network"], e["dataset"], e["options"]) == same]
+    return [e for e in published_results() if (e["network"], e["dataset"], e["options"]) == same]
 
 
 def _row(
@@ -153,26 +128,12 @@ def multiply_adds_512_256(network: str, options: dict[str, Any]) -> int:
 # ------------------------------------------------------------------------ printing
 
 
-def format_rows(rows: list[dict[str, Any]], format: str = "text") -> str:
-    """Rows as text for a terminal, Markdown, CSV or JSON (see `FORMATS`).
-
-    Raises:
-        UserError: there is no such format.
-    """
-    if format == "json":
-        return json.dumps(rows, indent=2) + "\n"
-    if format == "csv":
-        return _csv(rows)
-    if format not in FORMATS:
-        raise UserError(f"no table format {format!r}; there are {', '.join(FORMATS)}")
+def format_rows(rows: list[dict[str, Any]]) -> str:
+    """Rows as text for a terminal."""
     cells = [list(COLUMNS.values())]
     cells += [[_printed(key, row[key]) for key in COLUMNS] for row in rows]
     is_text = [key in ("network", "dataset", "options", "name") for key in COLUMNS]
     is_text[-1] = True
-    if format == "markdown":
-        rule = [":--" if text else "--:" for text in is_text]
-        lines = [f"| {' | '.join(line)} |" for line in [cells[0], rule, *cells[1:]]]
-        return "\n".join([*lines, "", *NOTES]) + "\n"
     sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
@@ -183,16 +144,6 @@ def format_rows(rows: list[dict[str, Any]], format: str = "text") -> str:
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join([*lines, "", *NOTES]) + "\n"
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        text = {key: _pairs(row[key] or {}) for key in ("options", "published_results")}
-        writer.writerow({**row, **text})
-    return file.getvalue()
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mg.evaluation import saliency
+from mg.evaluation.attention import attention_ratio, attention_shift, read
 from mg.report import render
 from mg.report.names import network_name, task_name
 from mg.report.render import Cell, Column, Table
@@ -138,8 +138,8 @@ def judge(
     summaries = {(s.dataset, s.network): s for s in summarise(records)}
     attention: dict[tuple[str, str], list[Attention]] = {}
     for path in saliency_paths:
-        maps = saliency.read(path)
-        measured = (saliency.attention_ratio(maps), saliency.attention_shift(maps))
+        maps = read(path)
+        measured = (attention_ratio(maps), attention_shift(maps))
         attention.setdefault((maps["dataset"], maps["network"]), []).append(measured)
     judged = [(claim, *_judge(claim, summaries, attention)) for claim in CLAIMS]
     return sorted(judged, key=lambda entry: entry[1] == NOT_RUN)

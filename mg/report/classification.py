@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mg.networks import table as networks_table
+from mg.networks.published import published_results
 from mg.networks.registry import defaults
+from mg.records import CLASS_MEASURES as MEASURES
 from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
-from mg.report.tables import CLASS_MEASURES as MEASURES
 from mg.report.tables import (
     Summary,
     describe,
@@ -115,7 +115,7 @@ def compare(summary: Summary) -> dict[str, Any]:
     own = essential(record["settings"]["network"])
     printed = [
         entry
-        for entry in networks_table.published()
+        for entry in published_results()
         if (entry["network"], entry["dataset"]) == (network, dataset)
         and essential(entry["options"]) == own
     ]
@@ -123,7 +123,9 @@ def compare(summary: Summary) -> dict[str, Any]:
         return {}
     found = _printed(printed)
     if dataset == "cifar100":
-        found["multiply_adds_512_256"] = networks_table.multiply_adds_512_256(network, own)
+        from mg.networks.table import multiply_adds_512_256  # builds the network, with PyTorch
+
+        found["multiply_adds_512_256"] = multiply_adds_512_256(network, own)
     return found
 
 
@@ -142,7 +144,7 @@ def others(dataset: str) -> dict[str, dict[str, Any]]:
     """What the authors printed of networks that are not built here, by name, as `compare` does."""
     entries = [
         entry
-        for entry in networks_table.published()
+        for entry in published_results()
         if entry["dataset"] == dataset and entry["network"] is None
     ]
     names = dict.fromkeys(entry["name"] for entry in entries)
@@ -207,7 +209,7 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
             row.append(_cell(s, measure, 2, 0.01))
             if compared:
                 row.append(render.number(errors.get(measure), 2))
-                row.append(_signed(_points(_mean(s, measure), errors.get(measure))))
+                row.append(render.signed(_points(_mean(s, measure), errors.get(measure))))
         row += [_cell(s, "top5_error", 2, 0.01), _cell(s, "cross_entropy")]
         for count, key, divisor in (
             ("params", "parameters_M", 1e6),
@@ -221,7 +223,7 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
                 row.append(render.number(like, 2, scale))
             if compared:
                 row.append(render.number(None if printed is None else printed * 1e6, 2, divisor))
-                row.append(_signed(_percent(like, printed)))
+                row.append(render.signed(_percent(like, printed)))
         row.append(render.number(s.same("train_images"), 1, 1e3))
         row.append(render.number(_mean(s, "train_seconds"), 0))
         missing = f", {len(s.missing)} missing" if s.missing else ""
@@ -253,7 +255,3 @@ def _points(error: float | None, printed: float | None) -> float | None:
 
 def _percent(own: int | None, printed_M: float | None) -> float | None:
     return None if own is None or printed_M is None else 100 * (own / 1e6 / printed_M - 1)
-
-
-def _signed(value: float | None) -> Cell:
-    return Cell(render.UNDEFINED) if value is None else Cell(f"{value:+.2f}", value)

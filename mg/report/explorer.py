@@ -14,7 +14,7 @@ import numpy as np
 
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation import saliency
+from mg.evaluation.attention import POINT_NAMES
 from mg.files import write_text
 from mg.report import figures, render, style
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
@@ -59,7 +59,7 @@ def write_explorer(
         "networks": [{"label": label, "name": network_name(label)} for label in networks],
         "points": [
             {"name": name, "hue": round(360 * hue)}
-            for name, hue in zip(saliency.POINT_NAMES, figures.HUES, strict=True)
+            for name, hue in zip(POINT_NAMES, figures.HUES, strict=True)
         ],
         "levels": figures.LEVELS,
         "digits": style.DIGITS,

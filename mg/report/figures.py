@@ -26,7 +26,8 @@ from PIL import ImageOps
 
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation import saliency
+from mg.evaluation.attention import POINT_NAMES
+from mg.evaluation.attention import read as read_maps
 from mg.records import read_run
 from mg.report import style
 from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
@@ -89,14 +90,14 @@ def read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, np.ndarray]:
 
 
 def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
-    """The saliency maps of one task, of each network's lowest seed; see `saliency.read`.
+    """The saliency maps of one task, of each network's lowest seed; see `mg.evaluation.attention`.
 
     Raises:
         UserError: a file is damaged, or they are of several tasks.
     """
     stored: dict[str, dict[str, Any]] = {}
     for path in paths:
-        maps = saliency.read(path)
+        maps = read_maps(path)
         if maps["network"] not in stored or maps["seed"] < stored[maps["network"]]["seed"]:
             stored[maps["network"]] = maps
     tasks = {maps["dataset"] for maps in stored.values()}
@@ -422,7 +423,7 @@ def _group_label(figure: Figure, first: Axes, last: Axes, text: str) -> None:
 
 
 # Hue of each point of interest, as in the paper's figure: green, red, yellow, blue, cyan, magenta,
-# orange, in the order of `saliency.POINT_NAMES`.
+# orange, in the order of `POINT_NAMES`.
 HUES = tuple(angle / 360 for angle in (120, 0, 60, 240, 180, 300, 30))
 LEVELS = 10
 
@@ -469,7 +470,7 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
     indices = sorted({i for place in places.values() for i in place})
     indices.sort(key=lambda i: -sum(i in place for place in places.values()))  # stable
     indices = sorted(indices[:count])
-    names = ["input", "output", *saliency.POINT_NAMES]
+    names = ["input", "output", *POINT_NAMES]
     window, stride = (stored[networks[0]][key] for key in ("window", "stride"))
     caption = (
         f"Where the outputs come from ({task_name(task).lower()}). Each map shows, in the "

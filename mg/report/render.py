@@ -50,6 +50,11 @@ def number(value: float | None, digits: int = 3, scale: float = 1, best: bool = 
     return Cell(f"{value / scale:,.{digits}f}", value, "best" if best else "")
 
 
+def signed(value: float | None, digits: int = 2) -> Cell:
+    """A difference, with its sign."""
+    return Cell(UNDEFINED) if value is None else Cell(f"{value:+.{digits}f}", value)
+
+
 def spread(
     mean: float | None, sd: float | None, digits: int = 3, scale: float = 1, best: bool = False
 ) -> Cell:

@@ -2,16 +2,19 @@
 
 import csv
 import io
+import math
 import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from mg.data.mnist import SHA256
 from mg.errors import UserError
 from mg.files import read_json, write_text
-from mg.records import NUMBER, wrong_entry
+from mg.networks.published import UNNAMED, published_results
+from mg.records import CLASS_MEASURES, MEASURES, NUMBER, wrong_entry
 from mg.report import render
 from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
@@ -23,8 +26,6 @@ TITLES = {
     "image_iu": "image IU ↑",
     "bce": "cross-entropy ↓",
 }
-MEASURES = tuple(TITLES)
-CLASS_MEASURES = ("top1_error", "top5_error", "cross_entropy")
 PER_RUN = (
     "dataset",
     "network",
@@ -215,11 +216,7 @@ def best(summaries: Sequence[Summary], measure: str) -> str | None:
     if None in deviations or first.part(measure):
         return None
     lead = sign * (first.mean(measure) - second.mean(measure))
-    return first.network if lead > _spread(*deviations) else None
-
-
-def _spread(a: float | None, b: float | None) -> float:
-    return ((a or 0) ** 2 + (b or 0) ** 2) ** 0.5
+    return first.network if lead > math.hypot(*deviations) else None
 
 
 def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
@@ -285,8 +282,9 @@ def write_results_table(
     """Write the results of one task, or of several together.
 
     `prefix`.csv has one row per task, network and seed; `prefix`_aggregated.csv one per task and
-    network, with mean, standard deviation and number of seeds; `prefix`.md, .tex and .html show
-    the latter to people. An undefined value is an empty field, or a dash for people.
+    network, with mean, standard deviation and number of seeds, and one of what the authors printed
+    of this test set; `prefix`.md, .tex and .html show the latter to people. An undefined value
+    is an empty field, or a dash for people.
 
     Args:
         tasks: the tasks to include; records of others are left out. A task without any record or
@@ -344,27 +342,27 @@ AUTHORS_TEST = {  # what a test set says of itself that is the one of the publis
 }
 
 
+PUBLISHED, CONSTANT = "(published, network not named)", "(constant answer)"  # rows
+
+
 def _published(task: str, records: Sequence[dict]) -> dict[str, float]:
-    """The authors' measures, if these records were measured on the authors' own test set."""
+    """What the authors printed of a network of theirs, if `records` are of their own test set."""
     own = [record for record in records if record["dataset"] == task]
     tests = [record["settings"].get("test") or {} for record in own]
     if not own or any(
         {name: test.get(name) for name in AUTHORS_TEST} != AUTHORS_TEST for test in tests
     ):
         return {}
-    from mg.networks import table  # loads the networks, which other tables do without
-
     names = {"mean IU": "mean_iu", "mean Acc": "mean_acc"}
     return {
         names[entry["metric"]]: entry["value"]
-        for entry in table.published()
-        if entry["dataset"] == task and entry["metric"] in names
+        for entry in published_results()
+        if (entry["dataset"], entry["name"]) == (task, UNNAMED)
     }
 
 
 def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[str, dict]) -> None:
     measures = [*MEASURES, "train_seconds"]
-    extra = sorted({measure for numbers in published.values() for measure in numbers})
     header = [
         "dataset",
         "network",
@@ -375,7 +373,6 @@ def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[s
         "macs",
         "train_images",
         "device",
-        *(f"published_{measure}{part}" for measure in extra for part in ("", "_difference")),
     ]
     rows = []
     for s in summaries:
@@ -384,10 +381,12 @@ def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[s
             row += [s.mean(measure), s.sd(measure)]
         row += [s.same("params"), s.same("macs"), s.same("train_images")]
         row.append(" and ".join(distinct(r["device"] for r in s.records)))
-        for measure in extra:
-            theirs, ours = published[s.dataset].get(measure), s.mean(measure)
-            row += [theirs, None if None in (theirs, ours) else ours - theirs]
         rows.append(row)
+    for task, numbers in published.items():
+        if numbers:
+            row = {"dataset": task, "network": PUBLISHED}
+            row |= {f"{measure}_mean": value for measure, value in numbers.items()}
+            rows.append([row.get(key) for key in header])
     write_csv(path, header, rows)
 
 
@@ -398,11 +397,6 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
     columns = [
         Column("network", numeric=False),
         *(Column(TITLES[measure]) for measure in MEASURES),
-        *(
-            Column(title)
-            for measure in published
-            for title in (f"published {TITLES[measure][:-2]}", "ours − published")
-        ),
         Column("parameters", params.name),
         Column("multiply-adds", macs.name),
         Column("images seen"),
@@ -424,10 +418,6 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
             digits = 4 if measure == "bce" else 3
             mark = leaders[measure] == s.network
             row.append(s.cell(measure, digits, best=mark))
-        for measure, theirs in published.items():
-            ours = s.mean(measure)
-            row.append(render.number(theirs, 3))
-            row.append(render.number(None if ours is None else ours - theirs, 3))
         row.append(params.cell(s.same("params")))
         row.append(macs.cell(s.same("macs")))
         row.append(render.number(s.same("train_images"), 0))
@@ -435,13 +425,16 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
         row.append(seeds)
         rows.append(row)
     constant = _constant_answer(summaries)
-    if constant:
-        cells = [
-            render.number(constant.get(measure), 4 if measure == "bce" else 3)
-            for measure in MEASURES
-        ]
-        rest = [Cell("")] * (len(columns) - 1 - len(MEASURES))
-        rows.append([Cell("(constant answer)", kind="missing"), *cells, *rest])
+    for name, numbers in ((PUBLISHED, published), (CONSTANT, constant)):
+        if numbers:
+            cells = [
+                render.number(numbers[measure], 4 if measure == "bce" else 3)
+                if measure in numbers
+                else Cell("")
+                for measure in MEASURES
+            ]
+            rest = [Cell("")] * (len(columns) - 1 - len(MEASURES))
+            rows.append([Cell(name, kind="missing"), *cells, *rest])
     return Table(task_name(task), columns, rows, _result_notes(summaries, constant, published))
 
 
@@ -464,15 +457,15 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
     notes += undefined_notes(shown, [constant.get(m) for m in MEASURES] if constant else [])
     if constant:
         notes.append(
-            "(constant answer): to every input the pixels that most targets have, as many as score "
+            f"{CONSTANT}: to every input the pixels that most targets have, as many as score "
             "best; what a network must beat to show that it has looked."
         )
     if note := controls_note(architectures(summaries)):
         notes.append(note)
     if published:
         notes.append(
-            "published: the authors' notebook, measured on this same test set; it does not name "
-            "its network, so the number stands beside each."
+            f"{PUBLISHED}: the authors' notebook, measured on this same test set; it does not say "
+            "which of their networks it is of, nor of which width."
         )
     missing = [f"{network_name(s.network)} seed {seed}" for s in summaries for seed in s.missing]
     if missing:
@@ -625,23 +618,27 @@ def _own_networks(rows: list[dict[str, Any]]) -> Table:
     )
 
 
+def _unbuilt(name: str) -> str:
+    return "(not named)" if name == UNNAMED else "(not built here)"
+
+
 def _paper_networks(dataset: str, rows: list[dict[str, Any]]) -> Table:
     def some(key: str) -> bool:
         return any(row.get(key) is not None for row in rows)
 
-    millions = {
-        "parameters": ("parameters", 1e6, 3),
-        "published_parameters_M": ("published parameters", 1, 2),
-        "difference_parameters_M": ("difference", 1, 2),
-        "multiply_adds": ("multiply-adds", 1e6, 1),
-        "multiply_adds_512_256": ("multiply-adds with {512, 256}", 1e6, 2),
-        "published_multiply_adds_M": ("published multiply-adds", 1, 2),
-        "difference_multiply_adds_M": ("difference", 1, 2),
-        "difference_512_256_M": ("difference with {512, 256}", 1, 2),
+    numbers = {  # title, unit, divisor, decimals
+        "parameters": ("parameters", "million", 1e6, 3),
+        "published_parameters_M": ("published parameters", "million", 1, 2),
+        "parameters_difference_percent": ("difference", "%", 1, 2),
+        "multiply_adds": ("multiply-adds", "million", 1e6, 1),
+        "multiply_adds_512_256": ("multiply-adds with {512, 256}", "million", 1e6, 2),
+        "published_multiply_adds_M": ("published multiply-adds", "million", 1, 2),
+        "multiply_adds_difference_percent": ("difference", "%", 1, 2),
+        "multiply_adds_512_256_difference_percent": ("difference with {512, 256}", "%", 1, 2),
     }
-    shown = {key: value for key, value in millions.items() if some(key)}
+    shown = {key: value for key, value in numbers.items() if some(key)}
     columns = [Column("network", numeric=False), Column("options", numeric=False), Column("depth")]
-    columns += [Column(title, "million") for title, _, _ in shown.values()]
+    columns += [Column(title, unit) for title, unit, _, _ in shown.values()]
     with_names, with_results = some("name"), some("published_results")
     if with_names:
         columns.insert(2, Column("published as", numeric=False))
@@ -650,15 +647,15 @@ def _paper_networks(dataset: str, rows: list[dict[str, Any]]) -> Table:
     body = []
     for row in rows:
         cells = [
-            Cell(network_name(row["network"]) if row["network"] else "(not built here)"),
+            Cell(network_name(row["network"]) if row["network"] else _unbuilt(row["name"])),
             Cell(_options(row["options"] or {})),
         ]
         if with_names:
             cells.append(Cell(row["name"] or ""))
         cells.append(render.number(row["depth"], 0))
-        cells += [
-            render.number(row.get(key), digits, scale) for key, (_, scale, digits) in shown.items()
-        ]
+        for key, (_, unit, scale, digits) in shown.items():
+            cell = render.signed if unit == "%" else partial(render.number, scale=scale)
+            cells.append(cell(row.get(key), digits))
         if with_results:
             results = row["published_results"] or {}
             cells.append(Cell("; ".join(f"{name}: {value}" for name, value in results.items())))

@@ -10,7 +10,7 @@ from processes import checksums, evaluate, prepare, run_mg, saliency, train, tra
 
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation.saliency import read as read_saliency
+from mg.evaluation.attention import read as read_saliency
 
 
 def table(kind, maps=False):

@@ -329,7 +329,7 @@ def test_anything_else_as_an_image(tmp_path, content):
 @quick
 @given(changes)
 def test_any_maps(tmp_path, whole, what):
-    from mg.evaluation.saliency import read
+    from mg.evaluation.attention import read
 
     (tmp_path / "saliency.h5").write_bytes(changed((whole / "saliency.h5").read_bytes(), what))
     refused_or_read(read, tmp_path / "saliency.h5")
@@ -365,7 +365,8 @@ def test_any_attributes_of_a_data_set(tmp_path, of_a_task, attributes):
         hdf5.write_attributes(file, given)
     data = refused_or_read(for_training, task, [path], torch.device("cpu"), "plain")
     if data is not None and task == "translation":
-        refused_or_read(check_fits, {"dataset": task}, hdf5.load(path), path)
+        model = {"dataset": task, "network": "unet", "options": {}}
+        refused_or_read(check_fits, model, hdf5.load(path), path)
 
 
 @quick

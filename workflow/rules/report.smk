@@ -110,7 +110,7 @@ rule claims_table:
         prefix=stem,
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE, "report/claims.py", "evaluation/saliency.py"),
+        code=code(*TABLE_CODE, "report/claims.py", "evaluation/attention.py"),
     shell:
         "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
         " --name {params.name:q} --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
