@@ -5,7 +5,7 @@ import json
 import pandas
 import pytest
 from photographs import write_photographs
-from test_workflow_run import snakemake
+from test_workflow_run import change_a_digit, digits_of_ones_own, planned, snakemake
 
 TRAINING = {
     "optimizer": "adamw",
@@ -44,6 +44,16 @@ def test_digits_in_cifars_format_become_a_table(mnist_directory, tmp_path):
     assert not (results / "tables/claims.html").exists()  # its claims are of pixels
     again = snakemake(tmp_path, config, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_other_digits_of_ones_own_make_other_images(mnist_directory, tmp_path):
+    config = DIGITS | digits_of_ones_own(mnist_directory, tmp_path / "own")
+    target = "results/digits/data/cifar10/test.h5"
+    assert snakemake(tmp_path, config, "--", target).returncode == 0
+    assert planned(tmp_path, config, target) == {}
+    change_a_digit(tmp_path / "own")
+    jobs = planned(tmp_path, config, target)
+    assert jobs["fetch_cifar"] == jobs["prepare"] == 1
 
 
 def test_photographs_become_a_table(tmp_path):

@@ -1,5 +1,4 @@
 # What the rules share: the checked configuration, names of files, and what decides a re-run.
-import ast
 import functools
 import glob
 import hashlib
@@ -14,6 +13,7 @@ from pathlib import Path
 import yaml
 import configuration  # beside the Snakefile, which makes it known
 from configuration import family
+from hashes import code, evaluated_by, shown_by, trained_by
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import validate
 
@@ -43,7 +43,6 @@ PIXEL_TASKS = [task for task in TASKS if task in PIXELS]
 CLASS_TASKS = [task for task in TASKS if task in CLASSIFICATION]
 SPATIAL_TASKS = [task for task in PIXEL_TASKS if task != "segmentation"]
 MODEL = f"{RESULTS}/models/{{task}}/{{network}}/seed{{seed}}"
-SOURCES = ROOT / "mg"
 
 
 wildcard_constraints:
@@ -64,63 +63,6 @@ shell.prefix(
     + f"export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     + 'mg() {{ exec python -m mg "$@"; }}; '
 )
-
-
-@functools.cache
-def hashed(module):
-    """Hash of what a module (path below mg/) computes; comments and layout don't count.
-
-    Files other than Python's count byte by byte.
-    """
-    if not module.endswith(".py"):
-        return hashlib.sha256((SOURCES / module).read_bytes()).hexdigest()
-    tree = ast.parse((SOURCES / module).read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                body[0].value.value = ""  # a docstring
-    return hashlib.sha256(described(tree).encode()).hexdigest()
-
-
-def described(tree):
-    """A syntax tree in words that every version of Python has for it: newer ones add empty fields."""
-    if isinstance(tree, list):
-        return f"[{', '.join(map(described, tree))}]"
-    if not isinstance(tree, ast.AST):
-        return repr(tree)
-    fields = [(name, value) for name, value in ast.iter_fields(tree) if value not in (None, [])]
-    return f"{type(tree).__name__}({', '.join(f'{n}={described(value)}' for n, value in fields)})"
-
-
-def code(*modules):
-    """Hash of what the named modules compute.
-
-    A rule that has it as a parameter runs again when its code changes, and only then.
-    """
-    return hashlib.sha256("".join(map(hashed, modules)).encode()).hexdigest()[:16]
-
-
-def training_code(family):
-    """Hash of what decides the weights of a network for a family of tasks."""
-    images = [] if family == "mnist" else [f"data/{family}.py"]
-    images += ["data/vision.py"] if family == "imagenet" else []
-    return code(
-        "metrics.py",
-        "networks/execution.py",
-        "networks/pyramid.py",
-        f"networks/{family}.py",
-        "networks/settings.py",
-        "networks/initialisation.py",
-        "training/device.py",
-        "training/feed.py",
-        "training/loop.py",
-        "training/objective.py",
-        "training/recipe.py",
-        "training/step.py",
-        "training/team.py",
-        *images,
-    )
 
 
 def gpus():
@@ -161,6 +103,10 @@ def cifar_sources(wildcards, input):
     return [f"mnist:{Path(input[0]).parent}"] if input else config["cifar"]["sources"]
 
 
+# CIFAR's archives are not fetched but written from MNIST's digits.
+DIGITS = config["cifar"]["sources"] == ["mnist"]
+
+
 @functools.cache
 def own_files(family):
     """Hash of the digits or archives that users supply as they are: others make other data sets.
@@ -183,7 +129,8 @@ def image_source(wildcards):
     """What must be there before a split of images is made; of ImageNet, what the user put there."""
     if wildcards.task == "imagenet":
         return []
-    return ancient(f"{config['cifar']['directory']}/{wildcards.task}.verified.json")
+    record = f"{config['cifar']['directory']}/{wildcards.task}.verified.json"
+    return record if DIGITS else ancient(record)  # digits written anew are other images
 
 
 def valid_file(wildcards):
@@ -210,14 +157,11 @@ GROUPS = {
     if tasks
 }
 SALIENCY_TASKS = [task for task in config["saliency"]["tasks"] if task in SPATIAL_TASKS]
-FIGURE_CODE = code("report/figures.py", "report/style.py", "report/names.py")
-PAGE_CODE = [
-    "report/render.py",
-    "report/names.py",
-    "report/templates/page.html",
-    "report/templates/table.html",
-]
-TABLE_CODE = [*PAGE_CODE, "report/tables.py", "report/templates/tables.html"]
+FIGURE_CODE = code(shown_by("report/figures.py"))
+PAGE = ["report/templates/page.html", "report/templates/table.html"]
+TABLE = [*PAGE, "report/templates/tables.html", "networks/published.csv"]
+# What the tables of networks count; the registry imports them by name.
+BUILDERS = [f"networks/{name}" for name in ("mnist.py", "cifar.py", "imagenet.py")]
 
 
 wildcard_constraints:

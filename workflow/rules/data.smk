@@ -45,7 +45,7 @@ rule generate:
         scale=lambda wildcards: task_option(wildcards.task, "scale"),
         digits=lambda wildcards: task_option(wildcards.task, "digits"),
         own=own_files("mnist"),
-        code=code("data/clutter.py", "data/compiled.py"),
+        code=code(["data/clutter.py", "data/compiled.py"]),
     shell:
         "mg generate --task {wildcards.task:q} --split {wildcards.split:q} --mnist {params.mnist:q}"
         " --mode {params.mode:q} --seed {params.seed:q} --canvas {params.canvas:q}"
@@ -57,7 +57,7 @@ rule generate:
 rule fetch_cifar:
     """Bring the archive of CIFAR-10 or CIFAR-100, and verify it; or write MNIST's digits as one."""
     input:
-        ancient(rules.fetch_mnist.output.record) if config["cifar"]["sources"] == ["mnist"] else [],
+        ancient(rules.fetch_mnist.output.record) if DIGITS else [],
     output:
         record=f"{config['cifar']['directory']}/{{task}}.verified.json",
     log:
@@ -72,6 +72,8 @@ rule fetch_cifar:
     params:
         sources=cifar_sources,
         directory=subpath(output.record, parent=True),
+        own=own_files("mnist") if DIGITS else None,
+        code=code(["data/cifar.py"]) if DIGITS else None,
     shell:
         "mg fetch --data {wildcards.task:q} --source {params.sources:q} --output {params.directory:q}"
         " --record {output.record:q} > {log:q} 2>&1"
@@ -100,7 +102,7 @@ rule prepare:
         own=lambda wildcards: own_files(family(wildcards.task)),
         number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
         crop=config["imagenet"]["crop"],
-        code=lambda wildcards: code(f"data/{family(wildcards.task)}.py"),
+        code=lambda wildcards: code([f"data/{family(wildcards.task)}.py"]),
     shell:
         "mg prepare --task {wildcards.task:q} --split {wildcards.split:q} --source {params.source:q}"
         " {params.number:q} --crop {params.crop:q} --output {output:q} > {log:q} 2>&1"

@@ -21,12 +21,7 @@ rule evaluate:
         runtime=evaluate_minutes,
     params:
         ten_crops="--ten-crops" if config["imagenet"]["ten_crops"] else "",
-        code=lambda wildcards: code(
-            "metrics.py",
-            "evaluation/predict.py",
-            "networks/counting.py",
-            *(["evaluation/classify.py"] if wildcards.task in CLASSIFICATION else []),
-        ),
+        code=lambda wildcards: code(evaluated_by(family(wildcards.task))),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
         " --predictions {output.predictions:q} {params.ten_crops:q} --workers {threads}"
@@ -56,7 +51,7 @@ rule saliency:
         examples=config["saliency"]["examples"],
         window=config["saliency"]["window"],
         stride=config["saliency"]["stride"],
-        code=code("evaluation/saliency.py"),
+        code=code(["evaluation/saliency.py"]),
     shell:
         "mg saliency --model {input.model:q} --data {input.test:q} --examples {params.examples:q}"
         " --window {params.window:q} --stride {params.stride:q} --device {resources.device:q} --threads {threads}"

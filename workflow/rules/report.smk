@@ -38,7 +38,7 @@ rule results_table:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE),
+        code=code(shown_by("report/tables.py", *TABLE)),
     shell:
         "mg table results --metrics {input.metrics:q} --tasks {params.tasks:q}"
         " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
@@ -63,9 +63,7 @@ rule classification_table:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(
-            *TABLE_CODE, "report/classification.py", "networks/table.py", "networks/published.csv"
-        ),
+        code=code(shown_by("report/classification.py", *BUILDERS, *TABLE)),
     shell:
         "mg table classification --metrics {input.metrics:q} --tasks {params.tasks:q}"
         " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
@@ -87,7 +85,7 @@ rule network_table:
     params:
         prefix=stem,
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE, "networks/table.py", "networks/published.csv"),
+        code=code(shown_by("report/tables.py", "networks/table.py", *BUILDERS, *TABLE)),
     shell:
         "mg table networks --metrics {input.metrics:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
@@ -110,7 +108,7 @@ rule claims_table:
         prefix=stem,
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE, "report/claims.py", "evaluation/attention.py"),
+        code=code(shown_by("report/claims.py", *TABLE)),
     shell:
         "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
         " --name {params.name:q} --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -269,7 +267,7 @@ rule figure_receptive_fields:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        code=code("report/networks.py", "report/style.py", "report/names.py", "networks/pyramid.py"),
+        code=code(shown_by("report/networks.py", "networks/mnist.py")),
     shell:
         "mg figure receptive-fields --output {params.prefix:q} > {log:q} 2>&1"
 
@@ -292,11 +290,10 @@ rule explorer:
         examples=config["figures"]["explorer"],
         name=config["run"],
         code=code(
-            *PAGE_CODE,
-            "report/explorer.py",
-            "report/figures.py",
-            "report/templates/explorer.html",
-            "report/templates/explorer.js",
+            shown_by(
+                *("report/explorer.py", *PAGE),
+                *("report/templates/explorer.html", "report/templates/explorer.js"),
+            )
         ),
     shell:
         "mg page explorer --data {input.data:q} --predictions {input.predictions:q}"
@@ -322,7 +319,7 @@ rule resources_table:
         prefix=stem,
         benchmarks=lambda wildcards, output: str(Path(output[0]).parents[1] / "benchmarks"),
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(*TABLE_CODE, "report/resources.py"),
+        code=code(shown_by("report/resources.py", *TABLE)),
     shell:
         "mg table resources --benchmarks {params.benchmarks:q} --runs {input.runs:q}"
         " --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -343,7 +340,7 @@ rule run_page:
         "../../envs/mg.yaml"
     params:
         name=config["run"],
-        code=code(*PAGE_CODE, "report/pages.py", "report/templates/run.html"),
+        code=code(shown_by("report/pages.py", "report/templates/run.html", *PAGE)),
     shell:
         "mg page run --configuration {input.configuration:q} --runs {input.runs:q}"
         " --name {params.name:q} --output {output:q} > {log:q} 2>&1"
@@ -374,12 +371,7 @@ rule overview:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(
-            *TABLE_CODE,
-            "report/claims.py",
-            "report/pages.py",
-            "report/templates/overview.html",
-        ),
+        code=code(shown_by("report/pages.py", "report/templates/overview.html", *PAGE)),
     shell:
         "mg page overview --metrics {input.metrics:q} --saliency {input.saliency:q}"
         " --figures {input.figure:q} --links {input.pages:q} {input.results:q}"

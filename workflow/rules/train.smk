@@ -44,7 +44,7 @@ rule train:
             wildcards.network, 1
         ),
         preparation=config["training"]["preparation"],
-        code=lambda wildcards: training_code(family(wildcards.task)),
+        code=lambda wildcards: code(trained_by(family(wildcards.task))),
     shell:
         "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"
         " --label {wildcards.network:q} --seed {wildcards.seed:q}"
