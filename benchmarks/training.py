@@ -60,9 +60,9 @@ NARROW = {  # config/config.yaml
     "unet": {"width": [24, 48, 96]},
     "umg": {"width": [16, 32, 64]},
     "sg": {"width": [16, 8, 8]},
-    "r_sg": {"width": [16, 8, 8], "blocks": 1},
+    "r_sg": {"width": [16, 8, 8]},
     "pmg": {"width": [16, 8, 8]},
-    "r_pmg": {"width": [16, 8, 8], "blocks": 1},
+    "r_pmg": {"width": [16, 8, 8]},
 }
 
 
