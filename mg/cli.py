@@ -587,7 +587,7 @@ def _figure(commands) -> None:
         if settings.kind == "receptive-fields":
             from mg.report import networks  # with PyTorch, which others do without
 
-            networks.draw_receptive_fields(settings.output, networks.paper_receptive_fields())
+            networks.draw_receptive_fields(settings.output)
             return
         from mg.report import figures
 

@@ -64,13 +64,13 @@ def test_every_kind_of_file_is_described(run, name, said):
     "name", ["segmentation.h5", "segmentation-predictions.h5", "translation-predictions.h5"]
 )
 def test_images_on_request(run, name, tmp_path):
-    show_images(run / name, tmp_path / "image", count=2)
+    show_images(run / name, tmp_path / "image")
     assert (tmp_path / "image.png").stat().st_size > 1000
     assert "<svg" in (tmp_path / "image.svg").read_text()
 
 
 def test_saliency_images(run, tmp_path):
-    show_images(run / "saliency.h5", tmp_path / "image", count=1)
+    show_images(run / "saliency.h5", tmp_path / "image")
     assert "middle left" in (tmp_path / "image.svg").read_text()
 
 
@@ -83,15 +83,16 @@ def test_damaged_files_are_refused(suffix, tmp_path):
 
 
 def test_what_is_not_ours_is_refused(run, tmp_path):
-    (tmp_path / "text.txt").write_text("text")
-    with pytest.raises(UserError, match="none of"):
-        show(tmp_path / "text.txt")
+    for name in ("configuration.yaml", "table.md", "overview.html"):
+        (tmp_path / name).write_text("text")
+        with pytest.raises(UserError, match=f"reads .h5, .json, .csv, .pt, not .*{name}"):
+            show(tmp_path / name)
     with pytest.raises(UserError, match="does not exist"):
         show(tmp_path / "absent.json")
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(UserError, match="neither"):
         show(tmp_path / "list.pt")
-    with pytest.raises(UserError, match="intact HDF5"):
+    with pytest.raises(UserError, match="segmentation.json holds no images; .*h5"):
         show_images(run / "segmentation.json", tmp_path / "image")
 
 
@@ -113,9 +114,9 @@ def classes(tmp_path):
 
 def test_images_of_classes_are_drawn_with_their_names(classes):
     assert "x: 30 x 3 x 32 x 32, uint8" in show(classes / "test.h5")
-    show_images(classes / "test.h5", classes / "sheet", count=10)
+    show_images(classes / "test.h5", classes / "sheet")
     drawn = (classes / "sheet.svg").read_text()
-    assert drawn.count("<image") == 10 and drawn.count(">cat<") + drawn.count(">dog<") == 10
+    assert drawn.count("<image") == 24 and drawn.count(">cat<") + drawn.count(">dog<") == 24
     pixels = np.asarray(Image.open(classes / "sheet.png").convert("RGB")).reshape(-1, 3)
     for colour in ([250, 0, 0], [0, 0, 250]):  # as they are in the file
         assert (pixels == colour).all(1).sum() > 1000

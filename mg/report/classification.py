@@ -166,22 +166,22 @@ def _aggregated(summary: Summary, published: dict[str, Any]) -> list[Any]:
     errors = published.get("errors", {})
     row: list[Any] = [summary.dataset, summary.network, published.get("name"), len(summary.records)]
     for name in (*MEASURES, *TEN_CROPS):
-        row += [_mean(summary, name), _sd(summary, name)]
+        row += [summary.mean(name), summary.sd(name)]
     for name in PUBLISHED:
-        row += [errors.get(name), _points(_mean(summary, name), errors.get(name))]
+        row += [errors.get(name), _points(summary.mean(name), errors.get(name))]
     params, macs = summary.same("params"), summary.same("macs")
     narrow = published.get("multiply_adds_512_256")
     printed = (published.get("parameters_M"), published.get("multiply_adds_M"))
     row += [params, printed[0], _percent(params, printed[0])]
     row += [macs, narrow, printed[1], _percent(narrow or macs, printed[1])]
-    return row + [summary.same("train_images"), _mean(summary, "train_seconds")]
+    return row + [summary.same("train_images"), summary.mean("train_seconds")]
 
 
 def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
     """For people: columns that nothing is known of are left out."""
     largest = max((s.same("macs") or 0 for s, _ in entries), default=0)
     scale, unit = (1e9, "billion") if largest >= 1e10 else (1e6, "million")
-    ten = any(_mean(s, "top1_error_10crop") is not None for s, _ in entries)
+    ten = any(s.mean("top1_error_10crop") is not None for s, _ in entries)
     compared = any(published for _, published in entries)
     narrow = any("multiply_adds_512_256" in published for _, published in entries)
     measures = [("top1_error", "top-1 error ↓")]
@@ -206,11 +206,11 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         row = [Cell(name)]
         errors = published.get("errors", {})
         for measure, _ in measures:
-            row.append(_cell(s, measure, 2, 0.01))
+            row.append(s.cell(measure, 2, 0.01))
             if compared:
                 row.append(render.number(errors.get(measure), 2))
-                row.append(render.signed(_points(_mean(s, measure), errors.get(measure))))
-        row += [_cell(s, "top5_error", 2, 0.01), _cell(s, "cross_entropy")]
+                row.append(render.signed(_points(s.mean(measure), errors.get(measure))))
+        row += [s.cell("top5_error", 2, 0.01), s.cell("cross_entropy")]
         for count, key, divisor in (
             ("params", "parameters_M", 1e6),
             ("macs", "multiply_adds_M", scale),
@@ -225,7 +225,7 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
                 row.append(render.number(None if printed is None else printed * 1e6, 2, divisor))
                 row.append(render.signed(_percent(like, printed)))
         row.append(render.number(s.same("train_images"), 1, 1e3))
-        row.append(render.number(_mean(s, "train_seconds"), 0))
+        row.append(render.number(s.mean("train_seconds"), 0))
         missing = f", {len(s.missing)} missing" if s.missing else ""
         if not s.records and not s.missing:
             row.append(Cell("published only"))
@@ -234,19 +234,6 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         rows.append(row)
     notes = undefined_notes([(s, measure) for s, _ in entries for measure in MEASURES])
     return Table(task_name(task), columns, rows, [*(NOTES if narrow else NOTES[:1]), *notes])
-
-
-def _mean(summary: Summary, key: str) -> float | None:
-    return summary.mean(key) if all(key in r for r in summary.records) else None
-
-
-def _sd(summary: Summary, key: str) -> float | None:
-    return summary.sd(key) if all(key in r for r in summary.records) else None
-
-
-def _cell(summary: Summary, key: str, digits: int = 3, scale: float = 1) -> Cell:
-    known = all(key in r for r in summary.records)
-    return summary.cell(key, digits, scale) if known else Cell(render.UNDEFINED)
 
 
 def _points(error: float | None, printed: float | None) -> float | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mg.errors import UserError
-from mg.files import read_object
 from mg.records import CLASS_MEASURES, MEASURES, read_configuration
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import UNDEFINED, spread
@@ -73,10 +72,7 @@ def summaries(run: Path) -> dict[tuple[str, str], Summary]:
     paths = sorted((run / "models").glob("*/*/seed*/metrics.json"))
     if not paths:
         raise UserError(f"{run / 'models'} holds no metrics.json; evaluate a model first")
-    classifiers = [path for path in paths if "top1_error" in read_object(path)]
-    others = [path for path in paths if path not in classifiers]
-    records = read_metrics(classifiers, CLASS_MEASURES) + read_metrics(others)
-    return {(s.dataset, s.network): s for s in summarise(records)}
+    return {(s.dataset, s.network): s for s in summarise(read_metrics(paths, ()))}
 
 
 def compare(ours: dict, theirs: dict) -> list[Line]:

@@ -5,11 +5,12 @@ import csv
 import io
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from math import prod
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
@@ -27,8 +28,7 @@ def describe(
 ) -> None:
     """Print the table of layers; with `path_prefix`, also draw the network.
 
-    Writes `path_prefix`.csv (the layers) and `path_prefix`.png and .svg (the drawing); for MNIST
-    networks also `path_prefix`_receptive_field.png and .svg.
+    Writes `path_prefix`.csv (the layers) and `path_prefix`.png and .svg (the drawing).
 
     Raises:
         UserError: an unknown network, data set or option; files that cannot be written.
@@ -39,8 +39,6 @@ def describe(
         return
     write_text(f"{path_prefix}.csv", _csv(rows))
     draw_network(network, dataset, options, path_prefix)
-    if resolve_dataset(dataset).family == "mnist":
-        draw_receptive_fields(f"{path_prefix}_receptive_field", paper_receptive_fields(network))
 
 
 # ------------------------------------------------------------------------------ layers
@@ -183,7 +181,6 @@ def draw_network(
     title = names.network_name(network)
     settings = ", ".join(f"{key} {value}" for key, value in options.items())
     task = names.task_name(resolve_dataset(dataset).name)
-    task = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}.get(task, task)
     facts = (
         f"{counts.parameters / 1e6:.2f} M parameters, {counts.multiply_adds / 1e9:.2f} G "
         f"multiply-adds, depth {depth}"
@@ -351,6 +348,8 @@ def _draw_legend(figure: Figure, found: list[Layer], arrows: set[str]) -> None:
 # Narrow networks have the receptive fields of wide ones, and are measured in seconds.
 NARROW = 8
 PAPER = ("sg", "unet", "pmg", "r_pmg")
+CANVAS = 64  # the paper's
+GRIDS = (2, 3, 4, 5, 6)
 
 
 def receptive_field(
@@ -400,24 +399,25 @@ def receptive_field(
     return sorted(sides.items())
 
 
-def paper_receptive_fields(extra: str | None = None) -> dict[str, list[tuple[int, int]]]:
-    """`receptive_field` of SG, U-NET, PMG and R-PMG (and `extra`, another MNIST network).
+def paper_receptive_fields() -> dict[str, list[tuple[int, int]]]:
+    """`receptive_field` of the paper's U-NET, PMG and R-PMG, and of SG.
 
     Measured on an image so large that its border limits none of them, and whose centre lies, as on
     the paper's canvas, on a corner of the coarsest grid's cells.
     """
-    networks = dict.fromkeys((*PAPER, extra) if extra else PAPER)
-    width = {"sg": NARROW, "r_sg": NARROW}
     return {
         name: receptive_field(
-            name, "segmentation", {"width": width.get(name, [NARROW] * 4)}, canvas=320
+            name,
+            "segmentation",
+            {"width": NARROW if name == "sg" else [NARROW] * 4},
+            canvas=320,
         )
-        for name in networks
+        for name in PAPER
     }
 
 
-def receptive_fields_by_grids(most: int = 6) -> list[tuple[int, int]]:
-    """(depth, side) where the finest grid of a PMG with 2, 3, ... `most` grids sees them all first.
+def receptive_fields_by_grids() -> list[tuple[int, int]]:
+    """(depth, side) where the finest grid of a PMG with each number of `GRIDS` first sees them all.
 
     Each more grid costs one layer: PMG with G grids has its first such layer at depth G + 1.
     """
@@ -425,31 +425,22 @@ def receptive_fields_by_grids(most: int = 6) -> list[tuple[int, int]]:
         receptive_field(
             "pmg", "segmentation", {"width": [NARROW] * grids, "blocks": 0}, canvas=320
         )[1]
-        for grids in range(2, most + 1)
+        for grids in GRIDS
     ]
 
 
-def draw_receptive_fields(
-    path_prefix: str | os.PathLike,
-    entries: Mapping[str, Iterable[tuple[int, int]]],
-    canvas: int = 64,
-) -> str:
-    """Draw receptive fields over depth, as `path_prefix`.png and .svg; return the caption.
-
-    Args:
-        path_prefix: of the files.
-        entries: for each network (depth, side in pixels), see `receptive_field`.
-        canvas: side of the images of the tasks in pixels, drawn as a line.
-    """
+def draw_receptive_fields(path_prefix: str | os.PathLike) -> str:
+    """Draw receptive fields over depth, as `path_prefix`.png and .svg; return the caption."""
+    entries = paper_receptive_fields()
     growth = receptive_fields_by_grids()
-    single = receptive_field("sg", "segmentation", {"width": NARROW}, canvas=64)
     caption = (
         "Receptive field of features on the finest grid: side of the square of pixels whose "
-        "gradient is not zero. Left: networks layer by layer (U-NET has no "
-        "feature on the finest grid between its first layer and its last three). Right: the first "
-        "feature that sees all grids, in PMG with 2 to 6 grids: every further grid costs one "
-        "layer and doubles the receptive field; without coarser grids a layer adds two pixels. "
-        + names.controls_note(dict.fromkeys([*entries, "sg"]))
+        "gradient is not zero. Left: the paper's networks, of four grids, and its canvas of "
+        f"{CANVAS}, whatever those of this run are; a dotted line bridges layers without a feature "
+        f"on the finest grid. Right: the first feature that sees all grids, in PMG with {GRIDS[0]} "
+        f"to {GRIDS[-1]} grids: every further grid costs one layer and doubles the receptive "
+        "field; without coarser grids a layer adds two pixels. "
+        + names.controls_note(dict.fromkeys(entries))
     )
     with style.settings():
         small_print = style.note_height(caption, 7.2)
@@ -466,19 +457,10 @@ def draw_receptive_fields(
             },
         )
         for name, look in style.looks(entries).items():
-            depths, sides = zip(*entries[name], strict=True)
-            left.plot(
-                depths,
-                sides,
-                look.line,
-                marker=look.marker,
-                color=look.colour,
-                label=names.network_name(name),
-            )
+            _plot_field(left, entries[name], look, names.network_name(name))
         look = style.LOOKS["pmg"]
-        depths, sides = zip(*growth, strict=True)
-        right.plot(depths, sides, look.line, marker=look.marker, color=look.colour, label="PMG")
-        for (depth, side), grids in zip(growth, range(2, 7), strict=True):
+        _plot_field(right, growth, look, "PMG")
+        for (depth, side), grids in zip(growth, GRIDS, strict=True):
             right.annotate(
                 f"{grids} grids",
                 (depth, side),
@@ -486,26 +468,33 @@ def draw_receptive_fields(
                 textcoords="offset points",
                 ha="right",
             )
-        look = style.LOOKS["sg"]
-        right.plot(
-            *zip(*single, strict=True),
-            look.line,
-            marker=look.marker,
-            color=look.colour,
-            label="SG",
-        )
+        _plot_field(right, entries["sg"], style.LOOKS["sg"], "SG")
         for axes, title in (
-            (left, "Layer by layer"),
+            (left, "The paper's networks, layer by layer"),
             (right, "One more grid, one more layer"),
         ):
             axes.set_yscale("log", base=2)
             axes.yaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.axhline(canvas, color=style.GREY, linestyle=":", linewidth=1)
+            axes.axhline(CANVAS, color=style.GREY, linestyle=":", linewidth=1)
             axes.set_title(title, loc="left")
             axes.set_xlabel("depth (layers)")
             axes.legend(loc="lower right")
         left.set_ylabel("receptive field (pixels)")
-        left.text(0.7, canvas * 1.06, f"canvas, {canvas}", color=style.GREY, fontsize=7)
+        left.text(0.7, CANVAS * 1.06, f"canvas, {CANVAS}", color=style.GREY, fontsize=7)
         style.note(figure, caption)
         return style.save(figure, path_prefix, caption)
+
+
+def _plot_field(axes: Axes, entries: list[tuple[int, int]], look: style.Look, label: str) -> None:
+    """Plot (depth, side); a line only where there is a feature in every layer, else dots."""
+    for start, end in pairwise(entries):
+        line = look.line if end[0] == start[0] + 1 else (0, (1, 2.5))
+        axes.plot(
+            *zip(start, end, strict=True),
+            ls=line,
+            lw=1.6 if line == look.line else 1,
+            marker=look.marker,
+            color=look.colour,
+        )
+    axes.plot([], [], ls=look.line, marker=look.marker, color=look.colour, label=label)

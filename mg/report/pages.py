@@ -365,9 +365,7 @@ def _data(runs: Sequence[dict[str, Any]]) -> Table:
             render.number(d.get("seed"), 0),
             Cell(" ".join(f"{number:08x}" for number in crc)),
         ]
-        for (task, split, crc), d in sorted(
-            sets.items(), key=lambda entry: list(sets).index(entry[0])
-        )
+        for (task, split, crc), d in sets.items()
     ]
     columns = [
         Column("task", numeric=False),

@@ -21,22 +21,20 @@ def show(path: str | os.PathLike) -> str:
     """Describe the file at `path` in lines for a terminal.
 
     Raises:
-        UserError: it is missing, damaged, or of a kind that no step of the workflow writes.
+        UserError: it is missing, damaged, or of another kind.
     """
     path = Path(path)
     kinds = {".h5": _hdf5, ".json": _json, ".csv": _csv, ".pt": _torch}
     if path.suffix not in kinds:
-        raise UserError(f"{path} is none of {', '.join(kinds)}: nothing here writes such files")
+        raise UserError(f"mg show reads {', '.join(kinds)}, not {path}; other files are for people")
     if not path.is_file():
         raise UserError(f"{path} does not exist or is no file")
     size = f"{path.stat().st_size:,} bytes"
     return "\n".join([f"{path}  ({size})", *(f"  {line}" for line in kinds[path.suffix](path))])
 
 
-def show_images(
-    path: str | os.PathLike, prefix: str | os.PathLike, count: int | None = None
-) -> None:
-    """Draw examples of a data set, of predictions, or of saliency maps: `count`, or a page of them.
+def show_images(path: str | os.PathLike, prefix: str | os.PathLike) -> None:
+    """Draw a page of examples of a data set, of predictions, or of saliency maps.
 
     Of the MNIST tasks they are the first, of classifiers evenly spread over the file. Writes
     `prefix`.png and `prefix`.svg.
@@ -46,20 +44,21 @@ def show_images(
     """
     from mg.report import figures  # heavy, and text does without
 
+    if Path(path).suffix != ".h5":
+        raise UserError(f"{path} holds no images; data sets, predictions and maps (.h5) do")
     with hdf5.results(path, READABLE) as file:
         names = set(file)
         classes = "classes" in hdf5.read_attributes(file)
-    more = {} if count is None else {"count": count}
     if {"x", "y"} <= names:
         if classes:
-            figures.image_sheet(path, prefix, **more)
+            figures.image_sheet(path, prefix)
         else:
-            figures.dataset_sheet([path], prefix, **more)
+            figures.dataset_sheet([path], prefix)
     elif "prediction" in names:
         draw = figures.probability_sheet if classes else figures.prediction_sheet
-        draw(path, prefix, **more)
+        draw(path, prefix)
     elif "map" in names:
-        figures.saliency_panel([path], prefix, **more)
+        figures.saliency_panel([path], prefix)
     else:
         raise UserError(f"{path} holds no images; it holds {', '.join(sorted(names)) or 'nothing'}")
 

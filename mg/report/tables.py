@@ -150,8 +150,8 @@ class Summary:
     missing: list[int]
 
     def values(self, key: str) -> list[float]:
-        """The defined values of a measure, one per run."""
-        return [r[key] for r in self.records if r[key] is not None]
+        """The defined values of a measure, one per run that has it."""
+        return [r[key] for r in self.records if r.get(key) is not None]
 
     def mean(self, key: str) -> float | None:
         """Mean over the runs in which it is defined."""
