@@ -179,6 +179,24 @@ def test_test_crops_are_where_they_should_be():
     torch.testing.assert_close(ten[1] * std + mean, corner, atol=0.01, rtol=0)
 
 
+# ------------------------------------------------------------------------ depths
+
+
+@pytest.mark.parametrize("suffix", ["png", "pgm"])
+def test_greys_of_16_bits_keep_their_brightness(tmp_path, suffix):
+    eight = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / f"deep.{suffix}")
+    Image.fromarray(eight).save(tmp_path / "usual.png")
+    deep, usual = (np.array(imagenet.decode(tmp_path / n)) for n in (f"deep.{suffix}", "usual.png"))
+    np.testing.assert_array_equal(deep, usual)
+
+
+def test_an_image_of_fractions_is_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((8, 8), np.float32)).save(tmp_path / "a.pfm")
+    with pytest.raises(UserError, match="no readable image: .* fractions"):
+        imagenet.decode(tmp_path / "a.pfm")
+
+
 # ------------------------------------------------------------------------ damaged files
 
 
@@ -196,13 +214,14 @@ def test_a_damaged_image_is_replaced_in_training_and_left_out_in_testing(folder,
     assert (label, unreadable) == (-1, 7)
 
 
-def test_a_folder_that_is_gone_ends_in_one_line(folder, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_that_is_gone_ends_in_one_line(folder, tmp_path, workers):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     photographs = imagenet.Photographs(listed(copy, tmp_path), training=True)
     shutil.rmtree(copy)
-    with pytest.raises(UserError, match="List the images again"):
-        photographs[0, 1]
+    with pytest.raises(UserError, match=r"^100 images from .* List the images again[^\n]*$"):
+        list(imagenet.load(photographs, torch.tensor([[0]]), torch.tensor([[1]]), workers))
 
 
 def test_colours_are_kept_apart(folder, tmp_path):

@@ -141,3 +141,15 @@ def test_pictures_do_not_overwrite_each_other(tmp_path):
     paths = [image(tmp_path / "a.png"), image(tmp_path / "b/a.png")]
     with pytest.raises(UserError, match="the same name"):
         predict_images(model_path, paths, output=tmp_path / "out")
+
+
+def test_an_image_is_not_overwritten_with_its_answer(tmp_path):
+    options = {"width": [4, 2], "grids": 2}
+    model_path = save(tmp_path / "model.pt", "pmg", "translation", options, PIXELS)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "digits")
+    paths = [image(tmp_path / "digits/a.jpg"), image(tmp_path / "digits/b.png")]
+    before = paths[1].read_bytes()
+    with pytest.raises(UserError, match=f"would overwrite {paths[1]}; name another folder"):
+        predict_images(model_path, paths, output=tmp_path / "link")
+    assert paths[1].read_bytes() == before and not (tmp_path / "digits/a.png").exists()

@@ -247,7 +247,8 @@ class Photographs(Dataset):
 
     An item is asked for as (number, seed) in training and as (number, None) in testing. It is
     (image, class, unreadable): the number of an image that could not be decoded, -1 if none. In
-    training the next readable image takes its place, in testing its own class is -1.
+    training the next readable image takes its place; in testing, and after too many in a row that
+    are not, the class is -1.
     """
 
     def __init__(self, data: hdf5.Dataset, training: bool, ten_crops: bool = False) -> None:
@@ -274,16 +275,13 @@ class Photographs(Dataset):
             except UserError:
                 unreadable = first
                 if seed is None:
-                    return torch.zeros(self.shape), -1, unreadable
+                    break
                 continue
             with torch.random.fork_rng(devices=[]):
                 if seed is not None:
                     torch.manual_seed(seed)
                 return self.transform(image), int(self.labels[number]), unreadable
-        raise UserError(
-            f"{_IN_A_ROW} images from {self.path(first)} on cannot be read; is {self.root} still "
-            "there? List the images again with `mg prepare`"
-        )
+        return torch.zeros(self.shape), -1, unreadable
 
 
 def decode(path: str | PathLike) -> Image.Image:
@@ -298,12 +296,21 @@ def decode(path: str | PathLike) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
-                return image.convert("RGB")
+                return _of_eight_bits(image).convert("RGB")
     except Exception as error:  # damaged files make the decoders stumble in every way there is
         if short_of_memory(error):
             raise
         reason = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no readable image: {reason[0][:200]}") from error
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits as their upper 8; Pillow would make white of all but the darkest."""
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 class _Batches:
@@ -335,6 +342,9 @@ def load(
         seeds: of each item in training, of the shape of `numbers`; None in testing.
         workers: processes that decode ahead; 0 for this one.
         pin: for a fast copy to a GPU.
+
+    Raises:
+        UserError: in training, too many images in a row cannot be read.
     """
     batches = _Batches(numbers, [None] * len(numbers) if seeds is None else seeds, len(numbers))
     loader = DataLoader(
@@ -346,7 +356,18 @@ def load(
         generator=torch.Generator(),  # not the global one: its state belongs to the training
         prefetch_factor=4 if workers else None,
     )
-    return iter(loader)
+
+    def checked(batch: list[Tensor]) -> list[Tensor]:
+        _, classes, unreadable = batch
+        if seeds is not None and (classes < 0).any():  # raised here: a worker's error is long
+            first = photographs.path(int(unreadable[classes < 0][0]))
+            raise UserError(
+                f"{_IN_A_ROW} images from {first} on cannot be read; is {photographs.root} still "
+                "there? List the images again with `mg prepare`"
+            )
+        return batch
+
+    return map(checked, loader)
 
 
 def _leave_signals_to_the_training(worker: int) -> None:

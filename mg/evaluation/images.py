@@ -52,26 +52,38 @@ def predict_images(
 
     Raises:
         UserError: the model or an image cannot be read, or the model gives pictures and there is
-            no `output`; then nothing was written.
+            no `output`, or one would overwrite an image; then nothing was written.
     """
     model, info = load_model(model_path, device)
     spec = networks.resolve_dataset(info["dataset"])
     if spec.family == "mnist" and output is None:
         raise UserError(f"a network for {spec.name} gives pictures; name a folder with --output")
-    names = [Path(path).stem for path in image_paths]
-    if spec.family == "mnist" and len({*names}) < len(names):
-        raise UserError("two images have the same name; their pictures would overwrite each other")
+    pictures = [None] * len(image_paths)
+    if spec.family == "mnist":
+        pictures = _places(image_paths, Path(output))
     images = [imagenet.decode(path) for path in image_paths]
     results = []
-    for path, name, image in zip(image_paths, names, images, strict=True):
+    for path, picture, image in zip(image_paths, pictures, images, strict=True):
         x = _input(image, spec.family, model, info).to(device)
         with torch.inference_mode():
-            if spec.family == "mnist":
-                answer = _picture(forward(model, x)[0], Path(output) / f"{name}.png")
+            if picture:
+                answer = _picture(forward(model, x)[0], picture)
             else:
                 answer = {"classes": _classes(model(x)[0], info["preparation"], top)}
         results.append({"image": str(path), **answer})
     return results
+
+
+def _places(image_paths: Sequence[str | os.PathLike], output: Path) -> list[Path]:
+    """Where each image's picture goes: none over another, or over an image."""
+    places = [output / f"{Path(path).stem}.png" for path in image_paths]
+    if len({*places}) < len(places):
+        raise UserError("two images have the same name; their pictures would overwrite each other")
+    given = {Path(path).resolve(): path for path in image_paths}
+    for place in places:
+        if image := given.get(place.resolve()):
+            raise UserError(f"a picture would overwrite {image}; name another folder")
+    return places
 
 
 def _input(image: Image.Image, family: str, model: nn.Module, info: dict[str, Any]) -> Tensor:
