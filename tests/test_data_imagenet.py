@@ -11,7 +11,7 @@ import torch
 from photographs import CLASSES, COLOURS, damage, flatten_validation, write_photographs
 from PIL import Image
 
-from mg.data import hdf5, imagenet
+from mg.data import SPLITS, hdf5, imagenet
 from mg.errors import UserError
 
 
@@ -26,7 +26,7 @@ def listed(folder, output, split="train", **settings):
 
 
 def test_every_image_is_listed_once(folder, tmp_path):
-    splits = {split: listed(folder, tmp_path, split) for split in imagenet.SPLITS}
+    splits = {split: listed(folder, tmp_path, split) for split in SPLITS}
     assert {name: len(data.x) for name, data in splits.items()} == {
         "train": 192,
         "valid": 8,
@@ -88,6 +88,12 @@ def test_words_for_the_classes_are_taken_from_their_list(folder, tmp_path):
         "n03",
         "n04",
     ]
+
+
+def test_more_classes_than_a_file_can_tell_apart_are_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(imagenet, "_MOST_CLASSES", 3)
+    with pytest.raises(UserError, match="train has 4 classes; at most 3 can be told apart"):
+        listed(folder, tmp_path)
 
 
 @pytest.mark.parametrize("crop", [0, 31, 100])

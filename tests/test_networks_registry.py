@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,7 +50,14 @@ def test_released_names_mean_the_same_data_sets():
         ("unet", "cifar100", {}, "mg, pmg, r_mg, r_pmg, resnet, vgg"),
         ("unet", "mnist", {}, "segmentation, spatial_transform"),
         ("unet", ["segmentation"], {}, "segmentation, spatial_transform"),
-        ("unet", "segmentation", {"widths": [4, 8]}, "n_layer, width, classes, initialisation"),
+        ("unet", "segmentation", {"widths": [4, 8]}, "n_layer, width, initialisation"),
+        ("unet", "segmentation", {"classes": 10}, "no option 'classes'"),
+        (
+            "mg",
+            "cifar10",
+            {"classes": 2**16 + 1},
+            "from 1 to 65536",
+        ),
         ("pmg", "segmentation", {"n_layer": 0}, "n_layer: expected a whole number from 1"),
         ("pmg", "segmentation", {"n_layer": True}, "got True"),
         ("pmg", "segmentation", {"n_layer": 1.0}, "got 1.0"),
@@ -84,6 +92,10 @@ def test_none_means_the_default():
     assert count(skeleton("pmg", "rotation", **nothing), (1, 64, 64)) == count(
         skeleton("pmg", "rotation"), (1, 64, 64)
     )
+
+
+def test_photographs_may_have_as_many_classes_as_their_files_can_tell_apart():
+    assert check_options("r_mg", "imagenet", classes=2**16)[1] == np.iinfo(np.uint16).max + 1
 
 
 @pytest.mark.parametrize(("network", "options"), SMALL.items())

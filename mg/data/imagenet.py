@@ -33,7 +33,6 @@ from mg.data import hdf5
 from mg.data.vision import transforms as T
 from mg.errors import UserError, short_of_memory
 
-SPLITS = ("train", "valid", "test")
 HELD_OUT = 25  # every 25th training image is for validation
 CROP = 224
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -50,6 +49,7 @@ COMPONENTS = (
 )
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 
+_MOST_CLASSES = np.iinfo(np.uint16).max + 1  # that a file of ours tells apart
 _IN_A_ROW = 100  # unreadable images, before it is no longer a matter of a few
 
 # ------------------------------------------------------------------------ listing
@@ -72,10 +72,8 @@ def prepare(
         crop: side of the crops that a network gets, in pixels.
 
     Raises:
-        UserError: there are no such images, or fewer than `count`.
+        UserError: there are no such images, or fewer than `count`, or too many classes.
     """
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if crop < 32 or crop % 32:
         raise UserError(f"crops of {crop} pixels do not fit the networks; take a multiple of 32")
     directory = Path(directory).resolve()
@@ -125,6 +123,10 @@ def _classes(directory: Path) -> list[str]:
     )
     if not classes:
         raise UserError(_advice(directory))
+    if len(classes) > _MOST_CLASSES:
+        raise UserError(
+            f"{train} has {len(classes):,} classes; at most {_MOST_CLASSES:,} can be told apart"
+        )
     return classes
 
 

@@ -6,18 +6,19 @@ from typing import Any
 from mg.errors import UserError
 
 MOST_LAYERS, WIDEST = 1_000, 100_000  # more is a slip of the keyboard that would take for ever
+MOST_CLASSES = 2**16  # labels are stored in 16 bits
 
 
-def whole_number(name: str, value: Any, minimum: int = 1) -> int:
-    """`value` if it is an int of at least `minimum` and at most `MOST_LAYERS`.
+def whole_number(name: str, value: Any, minimum: int = 1, maximum: int = MOST_LAYERS) -> int:
+    """`value` if it is an int of at least `minimum` and at most `maximum`.
 
     Raises:
         UserError: otherwise.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= MOST_LAYERS:
+    if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
         return value
     raise UserError(
-        f"option {name}: expected a whole number from {minimum} to {MOST_LAYERS}, got {value!r}"
+        f"option {name}: expected a whole number from {minimum} to {maximum}, got {value!r}"
     )
 
 

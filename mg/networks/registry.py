@@ -91,7 +91,7 @@ NETWORKS: dict[str, dict[str, Network]] = {
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "n_layer": options.whole_number,
     "grids": options.whole_number,
-    "classes": options.whole_number,
+    "classes": lambda name, value: options.whole_number(name, value, maximum=options.MOST_CLASSES),
     "shortcut": lambda name, value: options.choice(name, value, ("A", "B")),
     "dropout": lambda name, value: options.choice(name, value, (False, True)),
     "blocks": lambda name, value: options.whole_number(name, value, 0),
@@ -131,7 +131,10 @@ def defaults(network: str, dataset: str) -> dict[str, Any]:
     """The options that a network takes, with their default values."""
     parameters = inspect.signature(resolve_network(network, dataset).settings).parameters.values()
     own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return {**own, "classes": resolve_dataset(dataset).classes, "initialisation": SCHEMES[0]}
+    spec = resolve_dataset(dataset)
+    if spec.family != "mnist":  # whose targets have as many maps as the task says
+        own["classes"] = spec.classes
+    return {**own, "initialisation": SCHEMES[0]}
 
 
 def check_options(network: str, dataset: str, **given: Any) -> tuple[settings.Settings, int, str]:
@@ -152,7 +155,8 @@ def check_options(network: str, dataset: str, **given: Any) -> tuple[settings.Se
             )
         if value is not None:
             chosen[name] = _CHECKS[name](name, value) if name in _CHECKS else value
-    classes, scheme = chosen.pop("classes"), chosen.pop("initialisation")
+    classes = chosen.pop("classes", resolve_dataset(dataset).classes)
+    scheme = chosen.pop("initialisation")
     return resolve_network(network, dataset).settings(**chosen), classes, scheme
 
 
@@ -193,7 +197,8 @@ def build(network: str, dataset: str, **options: Any) -> "nn.Module":
         network: unet, umg, pmg, r_pmg, sg, r_sg for the MNIST tasks; vgg, resnet, mg, r_mg,
             pmg, r_pmg for cifar10 and cifar100; r_mg, r_pmg_seg for imagenet.
         dataset: a name that `resolve_dataset` knows.
-        options: those of the network in `settings.py`, `classes` and `initialisation`.
+        options: those of the network in `settings.py`, `initialisation` and, of a classifier,
+            `classes`.
 
     Raises:
         UserError: an unknown network, data set or option, or a value that does not fit.
