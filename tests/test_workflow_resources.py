@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yte
-from test_workflow_configuration import CONFIGURATIONS, merged
+from test_workflow_configuration import CONFIGURATIONS, configuration, merged
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,17 +93,41 @@ def test_jobs_of_this_machine_share_its_memory(name, tmp_path):
     assert max(memory for _, memory, _ in jobs["train"]) == 3000
 
 
+def rules_of(config: dict) -> dict:
+    """What resources.smk defines."""
+    rules = {"config": config, "family": configuration.family}
+    exec((ROOT / "workflow/rules/resources.smk").read_text(), rules)
+    return rules
+
+
+def test_without_numbers_of_examples_there_are_as_many_as_in_the_paper():
+    from mg.data import SPLITS, clutter
+
+    asked_for = rules_of({"data": {"tasks": {"rotation": {"valid": 7}}}})["examples"]
+    for task, settings in clutter.TASKS.items():
+        for split, number in zip(SPLITS, settings.counts, strict=True):
+            expected = 7 if (task, split) == ("rotation", "valid") else number
+            assert asked_for(task, split) == expected
+    assert asked_for("imagenet", "test") == 50_000
+
+
+@pytest.mark.parametrize("task, network", [("rotation", "unet"), ("imagenet", "r_mg")])
+def test_an_option_of_nothing_is_the_papers(task, network):
+    def cost(**options):
+        architectures = {"any": {"network": network, "options": options}}
+        sizes = {"data": {"canvas": 64}, "imagenet": {"crop": 224}}
+        return rules_of({"architectures": architectures, **sizes})["multiply_adds"](task, "any")
+
+    assert cost(n_layer=None, depth=None, width=None) == cost()
+
+
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
 def test_the_estimated_cost_is_near_the_true_one(path):
     """Too low by less than the factor of two that a time limit has; not wastefully high."""
     from mg import networks
 
     config = merged(ROOT / "config/config.yaml", path)
-    rules = {
-        "config": config,
-        "family": lambda task: networks.registry.resolve_dataset(task).family,
-    }
-    exec((ROOT / "workflow/rules/resources.smk").read_text(), rules)
+    rules = rules_of(config)
     for task in config["tasks"]:
         spec = networks.registry.resolve_dataset(task)
         size = config["data"]["canvas"] if spec.family == "mnist" else spec.size

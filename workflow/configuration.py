@@ -25,7 +25,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-
+TASKS = SCHEMA["$defs"]["task"]["enum"]
 
 _MOST_VALUES, _DEEPEST = 100_000, 20
 
@@ -206,8 +206,9 @@ def check_with_package(config: dict[str, Any], python: str, memory: Path) -> Non
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"},
     )
     if done.returncode:
-        line = (done.stderr.strip().splitlines() or ["mg check ended without a word"])[-1]
-        raise Mistake(*line.removeprefix("mg check: error: ").split(": ", 1))
+        line = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
+        key, _, problem = line.removeprefix("mg check: error: ").partition(": ")
+        raise Mistake(*((key, problem) if problem else ("mg check", key)))
     try:
         memory.mkdir(parents=True, exist_ok=True)
         found_right.touch()
@@ -254,7 +255,7 @@ def _allowed(schema: dict[str, Any]) -> str:
     words = {
         "integer": "a whole number",
         "number": "a number",
-        "string": "text that is not empty" if schema.get("minLength") else "text",
+        "string": "text",
         "boolean": "true or false",
         "object": "a mapping of keys to values",
     }

@@ -82,6 +82,12 @@ MISTAKES = {
                                               "neither a hyphen"),
     "a directory with a wildcard": ("mnist: {directory: 'data/{run}'}", "mnist.directory",
                                     "without braces"),
+    "CIFAR's directory that looks like an option": ("cifar: {directory: -x}", "cifar.directory",
+                                                    "neither a hyphen"),
+    "a source of CIFAR with a wildcard": ("cifar: {sources: ['a/{run}']}", "cifar.sources.0",
+                                          "without braces"),
+    "photographs with a wildcard": ("imagenet: {directory: 'data/{run}'}", "imagenet.directory",
+                                    "without braces"),
     "no source": ("mnist: {sources: []}", "mnist.sources", "a list of 1 or more"),
     "an undefined network": ("networks: [pmgg]", "networks", "did you mean pmg?"),
     "saliency of an undefined network": ("saliency: {networks: [r_pgm]}", "saliency.networks",
@@ -97,6 +103,8 @@ MISTAKES = {
                            "there are pmg"),
     "an unknown option": ("architectures: {pmg: {options: {widht: [8, 4]}}}",
                           "architectures.pmg.options", "there are n_layer, width"),
+    "classes where a pixel has maps": ("architectures: {pmg: {options: {classes: 3}}}",
+                                       "architectures.pmg.options", "no option 'classes'"),
     "widths that are no numbers": ("architectures: {pmg: {options: {width: wide}}}",
                                    "architectures.pmg.options", "a list of 2 or more"),
     "a gigantic network": ("architectures: {pmg: {options: {n_layer: 99999999}}}",
@@ -238,6 +246,23 @@ def test_a_configuration_can_be_checked_by_itself(tmp_path):
         done = checked(tmp_path / "my.yaml", path)
         assert done.returncode == 1
         assert re.fullmatch(r"configuration: \S[^\n]*: [^\n]+\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("mg check: error: data.canvas: too small", "data.canvas: too small"),
+        ("mg check: error: not enough memory", "mg check: not enough memory"),
+        ("", "mg check: ended without a word"),
+    ],
+)
+def test_whatever_the_check_by_the_package_ends_with_is_one_line(words, said, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 2\n")
+    python.chmod(0o755)
+    with pytest.raises(configuration.Mistake) as caught:
+        configuration.check_with_package({}, str(python), tmp_path / "memory")
+    assert str(caught.value) == said
 
 
 def test_a_broken_default_is_named_by_snakemake_too(tmp_path):

@@ -37,8 +37,8 @@ RESULTS = f"results/{config['run']}"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 TASKS, NETWORKS, SEEDS = config["tasks"], config["networks"], config["seeds"]
-PIXELS = "segmentation spatial_transform rotation affine_transform scaling translation".split()
-CLASSIFICATION = ["cifar10", "cifar100", "imagenet"]
+PIXELS = [task for task in configuration.TASKS if family(task) == "mnist"]
+CLASSIFICATION = [task for task in configuration.TASKS if task not in PIXELS]
 PIXEL_TASKS = [task for task in TASKS if task in PIXELS]
 CLASS_TASKS = [task for task in TASKS if task in CLASSIFICATION]
 SPATIAL_TASKS = [task for task in PIXEL_TASKS if task != "segmentation"]

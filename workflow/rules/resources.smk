@@ -18,9 +18,15 @@ MOST_MEMORY = 3  # times the estimate
 DECODERS = 8  # processes that decode photographs for one GPU
 
 
+def option(network, name, usual):
+    """A network's option; the usual value where the configuration says none or null."""
+    value = config["architectures"][network]["options"].get(name)
+    return usual if value is None else value
+
+
 def first_width(network):
     """Channels of a network's first grid; the paper's 64 where the configuration does not say."""
-    width = config["architectures"][network]["options"].get("width", 64)
+    width = option(network, "width", 64)
     while isinstance(width, list):
         width = width[0]
     return width if isinstance(width, int) else 64  # a name stands for the paper's widths
@@ -33,16 +39,18 @@ def multiply_adds(task, network):
         costs = CLASS_COST[family(task)]
         paper = 1e6 * costs.get(entry["network"], max(costs.values()))
         crop = config["imagenet"]["crop"] if task == "imagenet" else 224
-        depth = 2.3 * entry["options"].get("n_layer", 1) * entry["options"].get("depth", 34) / 34
+        depth = 2.3 * option(network, "n_layer", 1) * option(network, "depth", 34) / 34
         return paper * (first_width(network) / 64) ** 2 * (crop / 224) ** 2 * depth
     paper = 1e6 * PAPER_COST.get(entry["network"], max(PAPER_COST.values()))
     scale = (first_width(network) / 64) ** 2 * (config["data"]["canvas"] / 64) ** 2
-    return paper * scale * entry["options"].get("n_layer", 1)
+    return paper * scale * option(network, "n_layer", 1)
 
 
 def examples(task, split):
     """Number of examples of a split; the paper's where the configuration does not say."""
     paper = {"train": 50000, "valid": 10000, "test": 50000 if task == "imagenet" else 10000}
+    if task == "segmentation":
+        paper = {"train": 10000, "valid": 1000, "test": 1000}
     return config["data"]["tasks"].get(task, {}).get(split, paper[split])
 
 
