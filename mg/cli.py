@@ -13,17 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mg.data import SPLITS
 from mg.errors import UserError, short_of_memory, short_of_threads
+from mg.networks.registry import DATASETS
 
-TASKS = (
-    "segmentation",
-    "spatial_transform",
-    "rotation",
-    "affine_transform",
-    "scaling",
-    "translation",
-)
-CLASSIFICATION = ("cifar10", "cifar100", "imagenet")
+TASKS = tuple(name for name, spec in DATASETS.items() if spec.family == "mnist")
+CLASSIFICATION = tuple(name for name in DATASETS if name not in TASKS)
+ARCHIVES = tuple(name for name, spec in DATASETS.items() if spec.family == "cifar")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -116,13 +112,14 @@ def _command(commands, name: str, run, description: str) -> argparse.ArgumentPar
 
 
 def _json_object(text: str) -> dict[str, Any]:
+    """Without entries that are null: they stand for the default."""
     try:
         value = json.loads(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object such as {{"n_layer": 2}}')
-    return value
+    return {name: entry for name, entry in value.items() if entry is not None}
 
 
 _LARGEST = 2**31 - 1
@@ -164,7 +161,7 @@ def _fetch(commands) -> None:
 
     parser = _command(commands, "fetch", run, "bring the files of MNIST or CIFAR and verify them")
     parser.add_argument(
-        "--data", choices=("mnist", *CLASSIFICATION[:2]), default="mnist", help="what to bring"
+        "--data", choices=("mnist", *ARCHIVES), default="mnist", help="what to bring"
     )
     parser.add_argument(
         "--source",
@@ -196,7 +193,7 @@ def _prepare(commands) -> None:
         commands, "prepare", run, "make one split of CIFAR, or list ImageNet's images"
     )
     parser.add_argument("--task", required=True, choices=CLASSIFICATION, help="the data set")
-    parser.add_argument("--split", required=True, help="train, valid or test")
+    parser.add_argument("--split", required=True, choices=SPLITS, help="which part to make")
     parser.add_argument("--source", type=Path, required=True, help="folder of archive or images")
     parser.add_argument("--count", type=_whole(1), help="number of images; all if unset")
     parser.add_argument(
@@ -229,7 +226,7 @@ def _generate(commands) -> None:
 
     parser = _command(commands, "generate", run, "make one split of a cluttered-MNIST task")
     parser.add_argument("--task", required=True, help=f"{', '.join(TASKS)}, or the authors' name")
-    parser.add_argument("--split", required=True, help="train, valid or test")
+    parser.add_argument("--split", required=True, choices=SPLITS, help="which part to make")
     parser.add_argument(
         "--mode", default="paper", help="paper (the authors' stream) or independent (own seeds)"
     )
@@ -412,6 +409,7 @@ def _evaluate(commands) -> None:
             metrics_path=settings.metrics,
             predictions_path=settings.predictions,
             device=choose_device(settings.device),
+            batch=settings.batch,
             threads=settings.threads,
             ten_crops=settings.ten_crops,
             workers=settings.workers,
@@ -422,6 +420,7 @@ def _evaluate(commands) -> None:
     parser.add_argument("--data", type=Path, required=True, help="HDF5 file of the test set")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--predictions", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--batch", type=_whole(1), default=64, help="examples computed at once")
     parser.add_argument(
         "--ten-crops", action="store_true", help="measure ImageNet's images on ten crops each, too"
     )

@@ -88,6 +88,7 @@ def test_networks_are_listed_as_json():
         (["describe", "vgg19", "cifar10"], "no network 'vgg19'"),
         (["describe", "pmg", "segmentation", "--options", "{n_layer: 2}"], "not a JSON object"),
         (["show", "nothing.h5"], "nothing.h5"),
+        (["generate", "--task", "translation", "--split", "dev"], "invalid choice: 'dev'"),
         (["evaluate", "--model", "none.pt", "--data", "a", "--metrics", "b", "--predictions", "c"],
          "none.pt"),
         (["figure", "cost", "--output", "x"], "--metrics"),
@@ -117,6 +118,7 @@ def test_mistakes_end_in_one_line(arguments, message):
         ("train", "--seed", "-1", 0),
         ("train", "--workers", "-1", 0),
         ("evaluate", "--threads", "-1", 1),
+        ("evaluate", "--batch", "0", 1),
         ("saliency", "--threads", "-2", 1),
         ("saliency", "--seed", "-1", 0),
         ("saliency", "--seed", "9" * 5000, 0),
@@ -162,6 +164,32 @@ def test_a_configuration_that_lacks_something_is_refused(change, key, tmp_path, 
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"mg check: error: {key}: missing")
+
+
+def test_evaluation_computes_as_many_examples_at_once_as_are_asked_for(monkeypatch):
+    from mg.evaluation import predict
+
+    asked = []
+    monkeypatch.setattr(predict, "evaluate", lambda *files, **settings: asked.append(settings))
+    command = "evaluate --model m --data d --metrics m --predictions p --device cpu".split()
+    cli.main(command)
+    cli.main([*command, "--batch", "7"])
+    assert [settings["batch"] for settings in asked] == [64, 7]
+
+
+def test_an_option_that_is_null_is_not_given():
+    command = "train --network mg --task cifar10 --train x --output y --options".split()
+    given = cli.build_parser().parse_args([*command, '{"classes": null, "n_layer": 2}'])
+    assert given.options == {"n_layer": 2}
+
+
+def test_tasks_are_those_that_there_are_networks_and_data_for():
+    from mg.data import cifar, clutter
+    from mg.networks.registry import DATASETS
+
+    assert cli.TASKS == (*clutter.TASKS,)
+    assert cli.CLASSIFICATION == (*cifar.ARCHIVES, "imagenet")
+    assert {*cli.TASKS, *cli.CLASSIFICATION} == {*DATASETS}
 
 
 def test_every_command_has_help(capsys):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mg.data import cifar, hdf5
+from mg.data import SPLITS, cifar, hdf5
 from mg.errors import UserError
 
 NAMES = {"cifar10": [f"kind {i}" for i in range(10)], "cifar100": [f"c{i}" for i in range(100)]}
@@ -38,7 +38,7 @@ def written(request, tmp_path_factory):
 
 def test_an_archive_is_read_back(written):
     dataset, folder, train, test = written
-    parts = [cifar.read(dataset, folder, split) for split in cifar.SPLITS]
+    parts = [cifar.read(dataset, folder, split) for split in SPLITS]
     assert [len(x) for x, _, _ in parts] == [54, 6, 20]
     for part in (0, 1):
         found = np.concatenate([parts[0][part], parts[1][part]])

@@ -7,7 +7,7 @@ import numpy as np
 import plain_clutter
 import pytest
 
-from mg.data import clutter, hdf5, mnist
+from mg.data import SPLITS, clutter, hdf5, mnist
 from mg.data.clutter import TASKS, Settings, generate
 from mg.errors import UserError
 
@@ -38,7 +38,7 @@ def vector_digits(split):
     return images, labels
 
 
-@pytest.mark.parametrize("split", mnist.SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_first_examples_are_the_authors(split):
     images, labels = vector_digits(split)
     for task, description in TASKS.items():

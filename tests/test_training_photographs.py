@@ -13,7 +13,7 @@ import pytest
 import torch
 from photographs import CLASSES, damage, write_photographs
 
-from mg.data import hdf5, imagenet
+from mg.data import SPLITS, hdf5, imagenet
 from mg.evaluation.predict import evaluate
 from mg.training import loop
 from mg.training.checkpoint import read_torch
@@ -40,7 +40,7 @@ def photographs(tmp_path_factory):
     write_photographs(folder / "images", train=46, test=6)
     for path in ("train/n01/n01_001.JPEG", "train/n01/n01_024.JPEG", "val/n02/n02_001.JPEG"):
         damage(folder / "images" / path)
-    for split in imagenet.SPLITS:
+    for split in SPLITS:
         imagenet.prepare(split, folder / "images", folder / f"{split}.h5", crop=32)
     return folder
 

@@ -1,6 +1,7 @@
 """The shipped configurations, their schema and their documentation say the same."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parent.parent
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+sys.path.insert(0, str(ROOT / "workflow"))
+import configuration  # noqa: E402
+
+SCHEMA = configuration.SCHEMA
 CONFIGURATIONS = sorted((ROOT / "config").glob("*.yaml"))
 
 
@@ -75,6 +79,13 @@ def test_every_option_of_a_network_is_documented():
         for option in registry.defaults(network, dataset[family])
     }
     assert options == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
+
+
+def test_the_schema_lists_the_tasks_that_there_are():
+    from mg.networks.registry import DATASETS
+
+    assert SCHEMA["$defs"]["task"]["enum"] == [*DATASETS]
+    assert all(configuration.family(name) == spec.family for name, spec in DATASETS.items())
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)

@@ -1,0 +1,1 @@
+SPLITS = ("train", "valid", "test")  # of every data set

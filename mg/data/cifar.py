@@ -34,13 +34,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mg.data import hdf5, mnist
+from mg.data import SPLITS, hdf5, mnist
 from mg.data.download import PIECE, SourceError, download, pieces, readable, sha256, store
 from mg.errors import UserError
 from mg.files import atomic_path
 
 SIZE = 32
-SPLITS = ("train", "valid", "test")
 HELD_OUT = 10  # the last tenth of the training images is the validation set
 SOURCES = ("https://www.cs.toronto.edu/~kriz/",)
 AS_IS = "as-is"  # the source of those who put an archive of their own in place
@@ -232,10 +231,8 @@ def read(
         images (N, 3, 32, 32) uint8, classes (N,) uint16, names of the classes.
 
     Raises:
-        UserError: unknown split; the archive is missing, damaged, or holds what it should not.
+        UserError: the archive is missing, damaged, or holds what it should not.
     """
-    if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     archive = ARCHIVES[dataset]
     path = Path(directory) / archive.file
     wanted = [archive.test] if split == "test" else list(archive.train)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mg.data import compiled, hdf5
+from mg.data import SPLITS, compiled, hdf5
 from mg.data.compiled import ANYWHERE, APART, CENTRE
-from mg.data.mnist import SPLITS, load_split, sha256, split_files, verify_unchanged
+from mg.data.mnist import load_split, sha256, split_files, verify_unchanged
 from mg.data.parallel import in_order
 from mg.data.progress import Progress
 from mg.errors import UserError
