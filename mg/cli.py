@@ -509,6 +509,7 @@ def _table(commands) -> None:
                 caption=settings.caption,
                 expected=settings.expected,
                 tasks=settings.tasks,
+                digits=settings.mnist_digits,
             )
         elif settings.kind == "results":
             tables.write_results_table(
@@ -571,7 +572,16 @@ def _table(commands) -> None:
     )
     parser.add_argument("--name", help="name of the run")
     parser.add_argument("--caption", default="", help="sentence before the table")
+    _digits_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
+
+
+def _digits_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mnist-digits",
+        action="store_true",
+        help="say in titles that what is called CIFAR are MNIST's digits in its format",
+    )
 
 
 def _label_and_seed(text: str) -> tuple[str, int]:
@@ -593,7 +603,7 @@ def _figure(commands) -> None:
         s, count = settings, {"count": settings.examples} if settings.examples else {}
         draw = {
             "examples": lambda: figures.dataset_sheet(s.data, s.output, **count),
-            "curves": lambda: figures.learning_curves(s.history, s.output),
+            "curves": lambda: figures.learning_curves(s.history, s.output, s.mnist_digits),
             "segmentation": lambda: figures.segmentation_panel(
                 s.data[0], s.predictions, s.output, **count
             ),
@@ -632,6 +642,7 @@ def _figure(commands) -> None:
     parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
     parser.add_argument("--examples", type=_whole(1), help="how many, from the first of a set")
+    _digits_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
 
 
@@ -656,6 +667,7 @@ def _page(commands) -> None:
                 run=s.name,
                 description=s.caption,
                 expected=[(task, *pair) for task in s.tasks for pair in s.expected],
+                digits=s.mnist_digits,
             )
         else:
             from mg.report import explorer
@@ -698,6 +710,7 @@ def _page(commands) -> None:
     )
     parser.add_argument("--name", help="name of the run")
     parser.add_argument("--caption", default="", help="what the run is")
+    _digits_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
 
 

@@ -69,7 +69,14 @@ def test_other_widths_are_no_published_network(tmp_path):
     options = {"n_layer": 2, "width": [[8, 4, 2]] * 4 + [[8, 4]]}
     (row,), text = table(tmp_path, [record(tmp_path / "a.json", "mg", options)])
     assert row["published_as"] == "" and row["published_top1_error_percent"] == ""
-    assert "published" not in text.split("\n\n")[1]
+    assert "published" not in text  # nor in the notes
+
+
+def test_digits_in_cifars_format_are_not_called_cifar(tmp_path):
+    paths = [record(tmp_path / "a.json", "mg", {"width": [[8, 4, 2]] * 4 + [[8, 4]]})]
+    _, text = table(tmp_path, paths, digits=True)
+    assert text.startswith("**MNIST's digits in CIFAR-100's format**")
+    assert "**CIFAR-100**" in table(tmp_path, paths)[1]
 
 
 def test_imagenet_has_two_errors(tmp_path):

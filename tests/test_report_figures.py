@@ -5,6 +5,7 @@ import csv
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from functools import partial
 from html import unescape
 
 import numpy as np
@@ -16,6 +17,7 @@ from test_evaluation_predict import save_data, save_model
 from test_report_pages import training
 
 from mg.errors import UserError
+from mg.evaluation.attention import attention_ratio, read
 from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
 from mg.files import read_json, write_json
@@ -171,13 +173,59 @@ def test_all_transformations_stand_beside_the_single_ones(tmp_path):
             predictions_path=predictions[-1],
         )
     both = figures.spatial_panel(data, predictions, tmp_path / "both", count=2)
-    assert "Left: all transformations at once" in both
+    assert "scaled and moved at once (left), or only rotated or moved (right);" in both
     svg = (tmp_path / "both.svg").read_text()
     # Two blocks of input, truth and PMG: four rows at once, and two of each single task.
-    assert svg.count("<image") == 2 * 3 * 4 and svg.count(">PMG<") == 2
+    assert svg.count("<image") == 2 * 3 * 4 and svg.count(">PMG<") == 3
     single = figures.spatial_panel(data[2:], predictions[2:], tmp_path / "single", count=2)
-    assert "Left" not in single
+    assert "a digit that was moved;" in single
     assert (tmp_path / "single.svg").read_text().count("<image") == 3 * 2
+
+
+def test_a_network_that_was_not_run_on_a_task_takes_no_room(run, tmp_path):
+    data = [run / "translation/test.h5", save_data(tmp_path / "rotation.h5", "rotation", n=6)]
+    model = save_model(tmp_path / "model.pt", "rotation", label="unet", seed=0)
+    evaluate(model, data[1], metrics_path=tmp_path / "m.json", predictions_path=tmp_path / "p.h5")
+    paths = files(run, "predictions.h5", "translation")
+    caption = figures.spatial_panel(data, [*paths, tmp_path / "p.h5"], tmp_path / "f", count=3)
+    assert "A network stands only where it was run." in caption
+    svg = (tmp_path / "f.svg").read_text()
+    assert svg.count("<image") == 3 * 5 + 3 * 3 and svg.count(">PMG<") == 1
+    assert "not run" not in svg
+
+
+def test_panels_say_which_seeds_they_show(run, tmp_path):
+    paths = files(run, "predictions.h5", "segmentation")
+    draw = partial(figures.segmentation_panel, run / "segmentation/test.h5", count=1)
+    assert "Shown: seed 0 of each network." in draw(paths, tmp_path / "f")
+    without = [path for path in paths if "unet/seed0" not in str(path)]
+    assert "Shown: seed 0 of PMG and my_own_net; 1 of U-NET." in draw(without, tmp_path / "f")
+    assert "Shown: seed 0 of each" in DRAWN["spatial_panel"](run, tmp_path / "f")
+    assert "Shown: seed 0 of each" in DRAWN["saliency_panel"](run, tmp_path / "f")
+
+
+def test_curves_say_over_how_many_seeds_they_are_means_and_which_axis_is_logarithmic(run, tmp_path):
+    paths = files(run, "history.csv")
+    caption = figures.learning_curves(paths, tmp_path / "f")
+    assert "Lines: means over 2 seeds; bands" in caption
+    assert (tmp_path / "f.svg").read_text().count("loss (nats, log axis)") == 4
+    fewer = [p for p in paths if "seed0" in str(p) or "segmentation" in str(p)]
+    caption = figures.learning_curves(fewer, tmp_path / "f")
+    assert "Lines: means over seeds (Segmentation 2; else one seed); bands" in caption
+    fewer.remove(next(path for path in paths if "segmentation/pmg/seed1" in str(path)))
+    caption = figures.learning_curves(fewer, tmp_path / "f")
+    assert "(Segmentation 2, PMG 1; else one seed)" in caption
+    caption = figures.learning_curves([p for p in paths if "seed0" in str(p)], tmp_path / "f")
+    assert "One seed per network" in caption and "bands" not in caption
+
+
+def test_maps_come_with_what_was_measured_of_them(run, tmp_path):
+    paths = files(run, "saliency.h5")
+    caption = figures.saliency_panel(paths, tmp_path / "f")
+    for path in paths:
+        if path.parts[-3:-1] == ("pmg", "seed0"):
+            ratio = attention_ratio(read(path))
+            assert f"PMG {ratio:.2f}" in caption and "An empty map: " in caption
 
 
 def test_the_same_results_give_the_same_files(run, tmp_path):

@@ -12,6 +12,7 @@ from mg.data import hdf5, imagenet
 from mg.errors import UserError
 from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
+from mg.report import figures
 from mg.report.show import show, show_images
 
 
@@ -120,6 +121,14 @@ def test_images_of_classes_are_drawn_with_their_names(classes):
     pixels = np.asarray(Image.open(classes / "sheet.png").convert("RGB")).reshape(-1, 3)
     for colour in ([250, 0, 0], [0, 0, 250]):  # as they are in the file
         assert (pixels == colour).all(1).sum() > 1000
+
+
+def test_digits_in_cifars_format_are_called_so(classes):
+    assert "MNIST" not in figures.image_sheet(classes / "test.h5", classes / "sheet")
+    with h5py.File(classes / "test.h5", "a") as file:
+        hdf5.write_attributes(file, {"classes": ["digit 0", "digit 1"]})
+    caption = figures.image_sheet(classes / "test.h5", classes / "sheet")
+    assert caption.startswith("MNIST's digits in CIFAR-10's format: 24 of the 30 images")
 
 
 def test_photographs_are_drawn_and_unreadable_ones_named(tmp_path):

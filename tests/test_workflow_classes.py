@@ -1,5 +1,6 @@
 """Classifiers through the workflow's rules, for real: archives or photographs in, tables out."""
 
+import html
 import json
 
 import pandas
@@ -41,6 +42,9 @@ def test_digits_in_cifars_format_become_a_table(mnist_directory, tmp_path):
         assert (results / name).stat().st_size
     curves = (results / "figures/learning_curves.svg").read_text()
     assert "Top-1" in curves and "pixel" not in curves
+    for name in ("tables/classification.md", "figures/learning_curves.svg", "overview.html"):
+        text = html.unescape((results / name).read_text())
+        assert "MNIST's digits in CIFAR-10's format" in text, name
     assert not (results / "tables/claims.html").exists()  # its claims are of pixels
     again = snakemake(tmp_path, config, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr

@@ -26,14 +26,15 @@ PUBLISHED = {
     "top1_error": ("top-1 error (%)", "top-1 error, one crop (%)"),
     "top1_error_10crop": ("top-1 error, 10 crops (%)",),
 }
-NOTES = (
-    "top-1, top-5: share of test images whose class is not ranked first, or not among the first "
-    "five. cross-entropy: nats per image. Differences are ours less published: points of the "
-    "error, percent of sizes and costs.",
-    "multiply-adds: of convolutions and linear layers for one image. The authors' for CIFAR-100 "
-    "are those of a last block of {512, 256}, their parameters those of {512, 384}; both counts "
-    "are shown.",
-)
+NOTES = {
+    "measures": "top-1, top-5: share of test images whose class is not ranked first, or not among "
+    "the first five. cross-entropy: nats per image.",
+    "differences": "Differences are ours less published: points of the error, percent of sizes and "
+    "costs.",
+    "costs": "multiply-adds: of convolutions and linear layers for one image. The authors' for "
+    "CIFAR-100 are those of a last block of {512, 256}, their parameters those of {512, 384}; both "
+    "counts are shown.",
+}
 
 
 def write_table(
@@ -44,6 +45,7 @@ def write_table(
     caption: str = "",
     expected: Iterable[tuple[str, int]] = (),
     tasks: Sequence[str] | None = None,
+    digits: bool = False,
 ) -> None:
     """Write the results of classifiers.
 
@@ -57,6 +59,7 @@ def write_table(
         expected: (label, seed) pairs that should be there for every task; those without a
             metrics.json appear as missing.
         tasks: the tasks to include; records of others are left out. Those of the records if unset.
+        digits: CIFAR's images are MNIST's digits in its format.
 
     Raises:
         UserError: a file is missing or is no metrics.json of a classifier.
@@ -86,7 +89,9 @@ def write_table(
         (_aggregated(s, compared[id(s)]) for s in summaries),
     )
     tables = [
-        _table(task, [(s, compared[id(s)]) for s in summaries if s.dataset == task])
+        _table(
+            task_name(task, digits), [(s, compared[id(s)]) for s in summaries if s.dataset == task]
+        )
         for task in tasks
         if any(s.dataset == task for s in summaries)
     ]
@@ -177,7 +182,7 @@ def _aggregated(summary: Summary, published: dict[str, Any]) -> list[Any]:
     return row + [summary.same("train_images"), summary.mean("train_seconds")]
 
 
-def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
+def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
     """For people: columns that nothing is known of are left out."""
     largest = max((s.same("macs") or 0 for s, _ in entries), default=0)
     scale, unit = (1e9, "billion") if largest >= 1e10 else (1e6, "million")
@@ -187,8 +192,8 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
     measures = [("top1_error", "top-1 error ↓")]
     measures += [("top1_error_10crop", "top-1, ten crops ↓")] if ten else []
     columns = [Column("network", numeric=False)]
-    for _, title in measures:
-        columns.append(Column(title, "%"))
+    for _, heading in measures:
+        columns.append(Column(heading, "%"))
         columns += [Column("published", "%"), Column("difference", "points")] if compared else []
     columns += [Column("top-5 error ↓", "%"), Column("cross-entropy ↓", "nats")]
     columns += [Column("parameters", "million")]
@@ -233,7 +238,8 @@ def _table(task: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
             row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
         rows.append(row)
     notes = undefined_notes([(s, measure) for s, _ in entries for measure in MEASURES])
-    return Table(task_name(task), columns, rows, [*(NOTES if narrow else NOTES[:1]), *notes])
+    known = [NOTES["measures"]] + [NOTES["differences"]] * compared + [NOTES["costs"]] * narrow
+    return Table(title, columns, rows, known + notes)
 
 
 def _points(error: float | None, printed: float | None) -> float | None:

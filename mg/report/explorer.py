@@ -102,8 +102,9 @@ def _explorable(
     shown = sorted({*range(min(count, len(data.x))), *used})
     networks = {}
     for label in in_order([*predictions, *maps]):
+        answers = predictions.get(label)
         networks[label] = {
-            "output": _packed(_bytes(predictions[label][shown])) if label in predictions else None,
+            "output": _packed(_bytes(answers.values[shown])) if answers else None,
             "maps": _maps(maps[label], shown) if label in maps else None,
         }
     return {

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -26,7 +26,7 @@ from PIL import ImageOps
 
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation.attention import POINT_NAMES
+from mg.evaluation.attention import POINT_NAMES, attention_ratio
 from mg.evaluation.attention import read as read_maps
 from mg.records import read_run
 from mg.report import style
@@ -72,21 +72,28 @@ def _progress(row: dict[str, str]) -> str:
     return "valid_top1_error" if "valid_top1_error" in row else "valid_mean_iu"
 
 
-def read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, np.ndarray]:
-    """The predictions (N, C, H, W) for the examples of `data`, of each network's lowest seed.
+class Answers(NamedTuple):
+    """What a network of one seed predicts, (N, C, H, W)."""
+
+    seed: int
+    values: np.ndarray
+
+
+def read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, Answers]:
+    """The predictions for the examples of `data`, of each network's lowest seed.
 
     Raises:
         UserError: a file is damaged, or its predictions are not for this test set.
     """
     task, shape = data.attributes["task"], data.y.shape
-    found: dict[str, tuple[int, np.ndarray]] = {}
+    found: dict[str, Answers] = {}
     for path in paths:
         with _predictions(path) as (of, network, seed, stored):
             if of != task or stored.shape[0] < shape[0] or stored.shape[1:] != shape[1:]:
                 raise UserError(f"{path} holds predictions for {of}, not for this {task} test set")
-            if network not in found or seed < found[network][0]:
-                found[network] = (seed, stored[: shape[0]].astype(np.float32))
-    return {network: found[network][1] for network in in_order(found)}
+            if network not in found or seed < found[network].seed:
+                found[network] = Answers(seed, stored[: shape[0]].astype(np.float32))
+    return {network: found[network] for network in in_order(found)}
 
 
 def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
@@ -104,6 +111,22 @@ def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
     if len(tasks) > 1:
         raise UserError(f"saliency maps of {' and '.join(sorted(tasks))} do not go together")
     return {network: stored[network] for network in in_order(stored)}
+
+
+def _seeds(shown: Iterable[tuple[str, int]]) -> str:
+    """A sentence on the seeds of the shown networks."""
+    of: dict[int, set[str]] = {}
+    for network, seed in shown:
+        of.setdefault(seed, set()).add(network)
+    if len(of) == 1:
+        return f"Shown: seed {next(iter(of))} of each network. "
+    parts = [f"{seed} of {_listed(map(network_name, in_order(of[seed])))}" for seed in sorted(of)]
+    return f"Shown: seed {'; '.join(parts)}. " if parts else ""
+
+
+def _listed(words: Iterable[str], last: str = "and") -> str:
+    *before, end = words
+    return f"{', '.join(before)} {last} {end}" if before else end
 
 
 def _controls(networks: Iterable[str], paths: Paths) -> str:
@@ -128,6 +151,7 @@ def _predictions(path: str | os.PathLike) -> Iterator[tuple[str, str, int, h5py.
 
 WIDTH = 7.0  # inches, a page's text width; panels of few columns are narrower
 GAP = 0.035
+LARGEST = 0.95  # side of an image
 
 
 def _grid(
@@ -140,16 +164,13 @@ def _grid(
     top: float = 0.24,
     legend: float = 0.0,
     group: int = 1,
-    width: float = WIDTH,
-    blocks: int = 1,
 ) -> tuple[Figure, np.ndarray]:
     """Square frameless axes with the caption below; margins in inches.
 
-    `legend` is the height left free between axes and caption; groups of `group` rows stand apart,
-    and so do the columns of `blocks` blocks, with a margin of `left` each.
+    `legend` is the height left free between axes and caption; groups of `group` rows stand apart.
     """
-    cell = min(0.95, (width - blocks * left - right) / columns - GAP)
-    width = max(blocks * left + columns * (cell + GAP) - GAP + right, 4.6)
+    cell = min(LARGEST, (WIDTH - left - right) / columns - GAP)
+    width = max(left + columns * (cell + GAP) - GAP + right, 4.6)
     below = legend + style.note_height(caption, width)
     extra = 0.07 if group > 1 else 0
     height = top + rows * (cell + GAP) + (rows - 1) // group * extra + below
@@ -158,14 +179,19 @@ def _grid(
     for r in range(rows):
         y = height - top - (r + 1) * cell - r * GAP - r // group * extra
         for c in range(columns):
-            x = left * (1 + c * blocks // columns) + c * (cell + GAP)
-            box = (x / width, y / height, cell / width, cell / height)
-            axes[r, c] = figure.add_axes(box)
-            axes[r, c].set(xticks=[], yticks=[])
-            axes[r, c].spines[:].set_visible(False)
-            axes[r, c].grid(False)
+            axes[r, c] = _cell(figure, left + c * (cell + GAP), y, cell)
     style.note(figure, caption)
     return figure, axes
+
+
+def _cell(figure: Figure, x: float, y: float, side: float) -> Axes:
+    """Square frameless axes at `x`, `y` inches."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((x / width, y / height, side / width, side / height))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    return axes
 
 
 def _at_least_one(count: int) -> None:
@@ -235,8 +261,9 @@ def segmentation_panel(
         "Segmentation: a network has to say which pixels belong to which digit. The first "
         f"{len(data.x)} test images, whatever they look like. Left column: input and, below it, "
         "the true digits. Other columns: the digits that a network predicts and, below them, its "
-        "errors. The number is the intersection over union of the image: of the pixels that are a "
-        "digit in truth or prediction, the share that is right (1 is perfect). "
+        "errors. The number is the pixel IU (intersection over union) of the image: of the pixels "
+        "that are a digit in truth or prediction, the share that is right; 1 is perfect. "
+        + _seeds((network, answers.seed) for network, answers in predictions.items())
         + _controls(predictions, prediction_paths)
     )
     with style.settings():
@@ -256,10 +283,10 @@ def segmentation_panel(
             _grey(upper[0], data.x[i, 0])
             lower[0].imshow(digit_colours(truth))
             _name_digits(lower[0], truth)
-            for above, below, prediction in zip(
+            for above, below, answers in zip(
                 upper[1:], lower[1:], predictions.values(), strict=True
             ):
-                predicted = prediction[i] >= 0.5
+                predicted = answers.values[i] >= 0.5
                 above.imshow(digit_colours(predicted))
                 _framed(below, error_colours(predicted, truth))
                 _score(below, predicted, truth)
@@ -332,6 +359,13 @@ def _score(axis: Axes, predicted: np.ndarray, truth: np.ndarray) -> None:
 
 
 ALL_AT_ONCE = "spatial_transform"  # the task that combines the others
+TRANSFORMED = {
+    "rotation": "rotated",
+    "affine_transform": "stretched",
+    "scaling": "scaled",
+    "translation": "moved",
+}
+HEAD = 0.4  # inches above the examples of a task: its name, and those of the columns
 
 
 def spatial_panel(
@@ -341,6 +375,7 @@ def spatial_panel(
 
     As in the paper, all transformations at once are on the left, over the whole height, and beside
     them the first `count` examples of each single one; without either, one block shows the others.
+    A task of few networks has several examples abreast.
 
     Args:
         data_paths: the test sets, one per task.
@@ -354,72 +389,83 @@ def spatial_panel(
     tasks = tasks_in_order(given)
     singles = [task for task in tasks if task != ALL_AT_ONCE]
     beside = ALL_AT_ONCE in tasks and bool(singles)
-    rows = count * (len(singles) if beside else len(tasks))
-    sets = {
-        task: hdf5.load(path, count=rows if beside and task == ALL_AT_ONCE else count)
-        for task, path in given.items()
-    }
     paths: dict[str, list] = {task: [] for task in tasks}
+    networks: dict[str, set[str]] = {task: set() for task in tasks}
     for path in prediction_paths:
-        with _predictions(path) as (task, *_):
+        with _predictions(path) as (task, network, *_):
             if task not in paths:
                 raise UserError(
                     f"{path} holds predictions for {task}, which no test set is given for"
                 )
             paths[task].append(path)
-    predictions = {task: read_predictions(paths[task], sets[task]) for task in tasks}
-    networks = in_order(name for outputs in predictions.values() for name in outputs)
-    caption = (
-        "Undoing a transformation. A digit was rotated, stretched, scaled or moved (input); a "
-        "network has to output it upright and in the centre (truth). "
-        + ("Left: all transformations at once. Right: one at a time. " if beside else "")
-        + "The first test images, whatever they look like. Outputs run from 0, black, to 1, white: "
-        "grey is doubt, and a blur says that the network cannot tell which digit it saw, or where. "
-        + _controls(networks, prediction_paths)
-    )
-    titles = ["input", "truth", *map(network_name, networks)]
+            networks[task].add(network)
+    columns = 2 + max(map(len, networks.values()))
+    abreast = {task: columns // (2 + len(networks[task])) for task in tasks}
     blocks = [[ALL_AT_ONCE], singles] if beside else [tasks]
+    width, margin, between = WIDTH * (1.5 if beside else 1), 0.06, 0.25
+    room = width - 2 * margin - between * (len(blocks) - 1)
+    step = min(LARGEST + GAP, room / (columns * len(blocks)))
+    rows = {task: math.ceil(count / abreast[task]) for task in tasks}
+    counts = dict.fromkeys(tasks, count)
+    if beside:
+        height = sum(HEAD + rows[task] * step for task in singles)
+        rows[ALL_AT_ONCE] = int((height - HEAD) / step + 1e-6)
+        counts[ALL_AT_ONCE] = rows[ALL_AT_ONCE] * abreast[ALL_AT_ONCE]
+    sets = {task: hdf5.load(path, count=counts[task]) for task, path in given.items()}
+    predictions = {task: read_predictions(paths[task], sets[task]) for task in tasks}
+    shown = [(n, answers.seed) for of in predictions.values() for n, answers in of.items()]
+    alike = all(networks[task] == networks[tasks[0]] for task in tasks)
+    caption = (
+        "Undoing a transformation. The input is a digit that was "
+        f"{_transformed(singles, ALL_AT_ONCE in tasks)}; a network has to output it as it was, in "
+        "the centre (truth). The first test images, whatever they look like. Outputs run from 0, "
+        "black, to 1, white: grey is doubt, and a blur says that the network cannot tell which "
+        "digit it saw, or where. "
+        + ("" if alike else "A network stands only where it was run. ")
+        + _seeds(shown)
+        + _controls([network for network, _ in shown], prediction_paths)
+    )
+    width = max(2 * margin + between * (len(blocks) - 1) + columns * len(blocks) * step, 4.6)
+    height = max(sum(HEAD + rows[task] * step for task in block) for block in blocks)
+    height += style.note_height(caption, width)
     with style.settings():
-        figure, axes = _grid(
-            rows,
-            len(titles) * len(blocks),
-            caption,
-            left=0.3,
-            group=count if len(tasks) > 1 else 1,
-            width=WIDTH if len(blocks) == 1 else 1.5 * WIDTH,
-            blocks=len(blocks),
-        )
-        for block, part in zip(blocks, np.split(axes, len(blocks), axis=1), strict=True):
-            for axis, title in zip(part[0], titles, strict=True):
-                axis.set_title(title, pad=4, fontsize=9 if len(blocks) == 1 else 7.5)
-            examples = [(task, i) for task in block for i in range(len(sets[task].x))]
-            for unused in part[len(examples) :].flat:
-                unused.set_visible(False)
-            for (task, i), row in zip(examples, part, strict=False):
-                _grey(row[0], sets[task].x[i, 0])
-                _grey(row[1], sets[task].y[i, 0])
-                for axis, network in zip(row[2:], networks, strict=True):
-                    if network in predictions[task]:
-                        _grey(axis, predictions[task][network][i, 0])
-                    else:
-                        _absent(axis, "not run")
+        figure = style.new_figure(width, height)
+        for k, block in enumerate(blocks):
+            left, top = margin + k * (columns * step + between), height
             for task in block:
-                of = [r for r, (other, _) in enumerate(examples) if other == task]
-                _group_label(figure, part[of[0], 0], part[of[-1], 0], task_name(task))
+                place = (left / width, (top - 0.1) / height)
+                figure.text(*place, task_name(task), fontsize=8.5, fontweight="bold", va="top")
+                top -= HEAD
+                for i in range(len(sets[task].x)):
+                    row, aside = divmod(i, abreast[task])
+                    x = left + aside * (columns // abreast[task]) * step
+                    images = {"input": sets[task].x[i, 0], "truth": sets[task].y[i, 0]}
+                    for network, answers in predictions[task].items():
+                        images[network_name(network)] = answers.values[i, 0]
+                    for column, (title, image) in enumerate(images.items()):
+                        y = top - (row + 1) * step + GAP
+                        axis = _cell(figure, x + column * step, y, step - GAP)
+                        _grey(axis, image)
+                        if row == 0:
+                            axis.set_title(title, pad=2.5, fontsize=7.5)
+                top -= rows[task] * step
+        style.note(figure, caption)
         return style.save(figure, prefix, caption)
+
+
+def _transformed(singles: Sequence[str], all_at_once: bool) -> str:
+    """What was done to a digit in the tasks shown."""
+    one = _listed((TRANSFORMED.get(task, "changed") for task in singles), "or") if singles else ""
+    if not all_at_once:
+        return one
+    together = f"{_listed(TRANSFORMED.values())} at once"
+    return f"{together} (left), or only {one} (right)" if one else together
 
 
 def _absent(axis: Axes, text: str) -> None:
     axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.add_patch(Rectangle((0, 0), 1, 1, fc="#F2F2F2", ec="none"))
     axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=6, color=style.GREY)
-
-
-def _group_label(figure: Figure, first: Axes, last: Axes, text: str) -> None:
-    """Write `text` upwards, left of the axes from `first` down to `last`."""
-    top, bottom = first.get_position().y1, last.get_position().y0
-    x = first.get_position().x0 - 0.08 / figure.get_size_inches()[0]
-    figure.text(x, (top + bottom) / 2, text, rotation=90, ha="right", va="center", fontsize=8)
 
 
 # Hue of each point of interest, as in the paper's figure: green, red, yellow, blue, cyan, magenta,
@@ -475,11 +521,13 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
     caption = (
         f"Where the outputs come from ({task_name(task).lower()}). Each map shows, in the "
         "colour of a point marked on the output, the parts of the input that change the output "
-        f"there when a {window}×{window} window of noise covers them (moved in steps of {stride}): "
-        "the more saturated, the more, in ten levels by rank. A network that follows the digit has "
-        "its colours on the digit, wherever it lies; colours elsewhere say that it looks at empty "
-        "places. Input and output are drawn inverted. Shown are the first test images for which "
+        f"there when {window}×{window} pixels of noise cover them (moved in steps of {stride}): "
+        "the more saturated, the more, in ten levels by rank. An empty map: the output there does "
+        "not change by 0.1 wherever the noise is. Colours on the digit, wherever it lies, say that "
+        "the output follows it; colours elsewhere, that noise on empty places disturbs it. "
+        f"{_measured(stored)}Input and output are drawn inverted. The first test images for which "
         "most networks give an output to ask about, that is one with pixels above 0.4. "
+        + _seeds((network, maps["seed"]) for network, maps in stored.items())
         + _controls(networks, saliency_paths)
     )
     with style.settings():
@@ -502,6 +550,18 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
                     _framed(row[0], 1 - stored[other]["input"][place[index], 0])
                     break
         return style.save(figure, prefix, caption)
+
+
+def _measured(stored: dict[str, dict[str, Any]]) -> str:
+    """How far the attention of networks follows the digit, in a sentence."""
+    ratios = {network: attention_ratio(maps) for network, maps in stored.items()}
+    parts = [f"{network_name(n)} {ratio:.2f}" for n, ratio in ratios.items() if ratio is not None]
+    if not parts:
+        return ""
+    return (
+        "Over all maps, the share on the digit over that where other images have theirs: "
+        f"{', '.join(parts)}; 1 says that it does not matter where the digit lies. "
+    )
 
 
 _MAPS = ("input", "output", "points", "map")
@@ -617,9 +677,10 @@ def image_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: int =
     data = hdf5.load(path, layout=hdf5.FILES if listed else hdf5.IMAGES)
     numbers = _spread(len(data.x), count)
     classes = data.attributes["classes"]
+    name = task_name(data.attributes["task"], _are_digits(classes))
     caption = (
-        f"{task_name(data.attributes['task'])}: {len(numbers)} of the {len(data.x):,} images of "
-        f"the {data.attributes['split']} set, evenly spread over it, with their classes."
+        f"{name}: {len(numbers)} of the {len(data.x):,} images of the "
+        f"{data.attributes['split']} set, evenly spread over it, with their classes."
     )
     photographs = Photographs(data, training=False) if listed else None
     with style.settings():
@@ -661,8 +722,9 @@ def probability_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count:
         if rows.ndim != 2 or rows.shape[1] != len(names):
             raise ValueError(f"{rows.shape} are no probabilities of {len(names)} classes")
     caption = (
-        f"{task_name(task)}: the most probable classes of {len(rows)} test images, evenly spread, "
-        f"by {network_name(network)}, seed {seed}; a full bar is certainty. Number: of the image."
+        f"{task_name(task, _are_digits(names))}: the most probable classes of {len(rows)} test "
+        f"images, evenly spread, by {network_name(network)}, seed {seed}; a full bar is certainty. "
+        "Number: of the image."
     )
     with style.settings():
         figure, axes = _cells(len(rows), caption)
@@ -678,6 +740,11 @@ def probability_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count:
                 axis.barh(place + 0.7, row[which], height=0.9, color=style.SKY)
                 axis.text(0.03, place + 0.7, names[which], fontsize=5.5, va="center")
         return style.save(figure, prefix, caption)
+
+
+def _are_digits(classes: Sequence[str]) -> bool:
+    """Whether classes are those of MNIST's digits in CIFAR's format (see `mg.data.cifar`)."""
+    return classes[0] == "digit 0"
 
 
 def _spread(number: int, count: int) -> list[int]:
@@ -704,13 +771,14 @@ def _cells(number: int, caption: str) -> tuple[Figure, list[Axes]]:
 # ------------------------------------------------------------------------------ curves
 
 
-def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
+def learning_curves(history_paths: Paths, prefix: str | os.PathLike, digits: bool = False) -> str:
     """Loss and validation mean IU against training images seen; one row of panels per task.
 
     Lines are means over seeds, bands reach one standard deviation to either side.
 
     Args:
         history_paths: history.csv files in .../<task>/<label>/seed<k>/.
+        digits: CIFAR's images are MNIST's digits in its format.
     """
     histories = [read_history(path) for path in history_paths]
     if not histories:
@@ -745,11 +813,7 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
         "Learning curves: how fast a network learns from the images it has seen. "
         "Validation: on images that it was not trained on. "
         + explained
-        + (
-            "Lines: means over seeds; bands: one standard deviation to either side. "
-            if max(map(len, runs.values())) > 1
-            else "One seed per network: the spread is not known. "
-        )
+        + _seeds_of_lines(runs)
         + _controls(looks, history_paths)
     )
     with style.settings():
@@ -763,13 +827,13 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike) -> str:
             for axis, (key, title) in zip(row, panels.items(), strict=True):
                 for network, look in looks.items():
                     _curve(axis, look, [h for h in runs[task, network] if key in h], key)
-                axis.set_title(title, fontsize=8)
                 axis.set_xlabel("images seen (thousands)")
-                if key.endswith("loss"):
-                    _log_scale(axis)
-                else:
+                if not key.endswith("loss"):
                     axis.set_ylim(0, None)
-            _heading(row[0], task_name(task), above=17)
+                elif _log_scale(axis):
+                    title = title.replace(")", ", log axis)")
+                axis.set_title(title, fontsize=8)
+            _heading(row[0], task_name(task, digits), above=17)
         _network_legend(axes[0, -1], looks)
         return style.save(figure, prefix, caption)
 
@@ -816,15 +880,38 @@ def _heading(axis: Axes, text: str, above: float = 6) -> None:
     )
 
 
-def _log_scale(axis: Axes) -> None:
+def _log_scale(axis: Axes) -> bool:
     """Logarithmic with plain numbers at 1, 2 and 5, where the values span a range worth it."""
     low, high = axis.dataLim.intervaly
     if not high > 4 * low > 0:
-        return
+        return False
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
+    return True
+
+
+def _seeds_of_lines(runs: dict[tuple[str, str], list]) -> str:
+    """Over how many seeds lines are means; `runs` by task and network."""
+    seeds = {key: len(of) for key, of in runs.items() if of}
+    numbers = sorted(set(seeds.values()), reverse=True)
+    if numbers == [1]:
+        return "One seed per network: the spread is not known. "
+    band = "bands: one standard deviation to either side. "
+    if len(numbers) == 1:
+        return f"Lines: means over {numbers[0]} seeds; {band}"
+    parts = []
+    for task in tasks_in_order(task for task, _ in seeds):
+        of: dict[int, list[str]] = {}
+        for network in in_order(n for t, n in seeds if t == task):
+            of.setdefault(seeds[task, network], []).append(network_name(network))
+        most = max(of, key=lambda number: len(of[number]))
+        if [*of] != [1]:
+            others = [f", {_listed(of[number])} {number}" for number in of if number != most]
+            parts.append(f"{task_name(task)} {most}{''.join(others)}")
+    alone = "; else one seed" if len(parts) < len({task for task, _ in seeds}) else ""
+    return f"Lines: means over seeds ({'; '.join(parts)}{alone}); {band}"
 
 
 def _curve(axis: Axes, look: style.Look, runs: Sequence[dict[str, Any]], key: str) -> None:

@@ -54,9 +54,10 @@ def controls_note(networks: Mapping[str, str | None]) -> str:
     )
 
 
-def task_name(task: str) -> str:
-    """A task's name for people."""
-    return TASKS.get(task, task)
+def task_name(task: str, digits: bool = False) -> str:
+    """A task's name for people; `digits`: what is called CIFAR are MNIST's digits in its format."""
+    name = TASKS.get(task, task)
+    return f"MNIST's digits in {name}'s format" if digits and task.startswith("cifar") else name
 
 
 def in_order(labels: Iterable[str]) -> list[str]:

@@ -62,6 +62,7 @@ def write_overview(
     run: str | None = None,
     description: str = "",
     expected: Iterable[tuple[str, str, int]] = (),
+    digits: bool = False,
 ) -> None:
     """Write the page that a reader of a run should see first.
 
@@ -73,6 +74,7 @@ def write_overview(
         links: pages and SVG files to name at its end, by their titles.
         run: name of the configuration. description: what it is, in a sentence or two.
         expected: (task, label, seed) of the trainings that should be there.
+        digits: CIFAR's images are MNIST's digits in its format.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -91,8 +93,8 @@ def write_overview(
         "overview.html",
         title=f"Run {run}" if run else "Overview",
         description=description,
-        facts=_facts(records, expected),
-        table=_main_table(summarise(records, expected)),
+        facts=_facts(records, expected, digits),
+        table=_main_table(summarise(records, expected), digits),
         figures=[_embedded(path) for path in figures],
         counts=shown,
         claims=_claims(judged),
@@ -106,7 +108,9 @@ def write_overview(
     write_text(output, page)
 
 
-def _facts(records: Sequence[dict], expected: Sequence[tuple]) -> list[tuple[str, str]]:
+def _facts(
+    records: Sequence[dict], expected: Sequence[tuple], digits: bool
+) -> list[tuple[str, str]]:
     """What was run, on what, with what, by name; what is not known is left out."""
     tests = [r["settings"].get("test") or {} for r in records]
     recipes = [(r["settings"].get("training") or {}).get("recipe") or {} for r in records]
@@ -131,7 +135,7 @@ def _facts(records: Sequence[dict], expected: Sequence[tuple]) -> list[tuple[str
     ]
     seconds = sum(r["train_seconds"] or 0 for r in records)
     facts = [
-        ("tasks", ", ".join(map(task_name, tasks))),
+        ("tasks", ", ".join(task_name(task, digits) for task in tasks)),
         ("networks", ", ".join(map(network_name, in_order(r["network"] for r in records)))),
         ("trainings", trainings),
         ("seeds", ", ".join(map(str, distinct(r["seed"] for r in records)))),
@@ -182,7 +186,7 @@ MEASURE_NOTES = {
 }
 
 
-def _main_table(summaries: Sequence[Summary]) -> Table:
+def _main_table(summaries: Sequence[Summary], digits: bool) -> Table:
     """Networks by tasks: the main measure, and what a network costs on the first task it ran on."""
     tasks = tasks_in_order(s.dataset for s in summaries)
     classifiers = {s.dataset for s in summaries for r in s.records if "top1_error" in r}
@@ -223,7 +227,7 @@ def _main_table(summaries: Sequence[Summary]) -> Table:
         notes.append("parameters and multiply-adds (for one image): on the first task shown.")
     columns = [
         Column("network", numeric=False),
-        *(Column(task_name(task), MEASURES[measure[task]]) for task in tasks),
+        *(Column(task_name(task, digits), MEASURES[measure[task]]) for task in tasks),
         Column("parameters", parameters.name),
         Column("multiply-adds", multiply_adds.name),
     ]

@@ -105,6 +105,7 @@ def cifar_sources(wildcards, input):
 
 # CIFAR's archives are not fetched but written from MNIST's digits.
 DIGITS = config["cifar"]["sources"] == ["mnist"]
+SAY_DIGITS = ["--mnist-digits"] if DIGITS else []  # in titles
 
 
 @functools.cache

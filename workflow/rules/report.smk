@@ -60,12 +60,13 @@ rule classification_table:
     params:
         prefix=stem,
         tasks=CLASS_TASKS,
+        digits=SAY_DIGITS,
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
         code=code(shown_by("report/classification.py", *BUILDERS, *TABLE)),
     shell:
-        "mg table classification --metrics {input.metrics:q} --tasks {params.tasks:q}"
+        "mg table classification --metrics {input.metrics:q} --tasks {params.tasks:q} {params.digits:q}"
         " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
 
@@ -147,9 +148,11 @@ rule figure_curves:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
+        digits=SAY_DIGITS,
         code=FIGURE_CODE,
     shell:
-        "mg figure curves --history {input.history:q} --output {params.prefix:q} > {log:q} 2>&1"
+        "mg figure curves --history {input.history:q} {params.digits:q}"
+        " --output {params.prefix:q} > {log:q} 2>&1"
 
 
 rule figure_segmentation:
@@ -368,6 +371,7 @@ rule overview:
         "../../envs/mg.yaml"
     params:
         tasks=TASKS,
+        digits=SAY_DIGITS,
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
@@ -376,4 +380,4 @@ rule overview:
         "mg page overview --metrics {input.metrics:q} --saliency {input.saliency:q}"
         " --figures {input.figure:q} --links {input.pages:q} {input.results:q}"
         " --tasks {params.tasks:q} --expected {params.expected:q} --name {params.name:q}"
-        " --caption={params.caption:q} --output {output:q} > {log:q} 2>&1"
+        " {params.digits:q} --caption={params.caption:q} --output {output:q} > {log:q} 2>&1"
