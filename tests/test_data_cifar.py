@@ -409,3 +409,22 @@ def test_digits_become_an_archive(mnist_directory, tmp_path):
     np.testing.assert_array_equal(x[:, 1, 2:30, 2:30], digits)
     np.testing.assert_array_equal(y, labels)
     assert not x[:, :, :2].any()
+
+
+def test_only_an_archive_of_digits_is_replaced_with_digits(tmp_path, monkeypatch):
+    written = tmp_path / "cifar-10-python.tar.gz"
+    own = images(30), images(10)
+    random = np.random.default_rng(0)
+    parts = random.integers(0, 256, (30, 28, 28), np.uint8), np.arange(30, dtype=np.uint8) % 10
+    monkeypatch.setattr(cifar.mnist, "load_split", lambda directory, split: parts)
+
+    def fetch():
+        return cifar.fetch("cifar10", tmp_path, ["mnist:digits"], lambda line: None)
+
+    assert fetch() == fetch() == "mnist:digits"
+    cifar.write_archive("cifar10", written, *own, [f"kind {i}" for i in range(10)])
+    for content in (written.read_bytes(), b"something else"):
+        written.write_bytes(content)
+        with pytest.raises(UserError, match=f"{written} is no archive of MNIST's digits") as error:
+            fetch()
+        assert "\n" not in str(error.value) and written.read_bytes() == content

@@ -124,7 +124,7 @@ def fetch(
         sources: tried in turn; each is an address ending in / under which the archive lies, or a
             directory that has it; or, alone, "as-is": the archive in `directory` is taken whatever
             it holds, if its layout is right; or, alone, "mnist:DIRECTORY": MNIST's digits are
-            written as such an archive.
+            written as such an archive, over none but an earlier one of them.
 
     Returns:
         The source that served, or "already present".
@@ -141,9 +141,10 @@ def fetch(
         log(f"{path} used as it is")
         return AS_IS
     if len(sources) == 1 and sources[0].startswith(DIGITS):
-        if path.is_file() and sha256(path) == archive.sha256:
+        if path.exists() and not _holds_digits(dataset, path):
             raise UserError(
-                f"{path} is {archive.name}'s archive; write the digits to another folder"
+                f"{path} is no archive of MNIST's digits; move it away, or write them to another "
+                "folder"
             )
         write_digits(dataset, sources[0].removeprefix(DIGITS), path)
         log(f"MNIST's digits written to {path}")
@@ -444,14 +445,27 @@ def write_digits(dataset: str, mnist_directory: str | PathLike, path: Path) -> N
         split: np.pad(x, ((0, 0), (border, border), (border, border)))[:, None].repeat(3, axis=1)
         for split, (x, _) in parts.items()
     }
-    names = [f"digit {i}" if i < 10 else f"unused {i}" for i in range(ARCHIVES[dataset].classes)]
     write_archive(
         dataset,
         path,
         (images["train"], parts["train"][1]),
         (images["test"], parts["test"][1]),
-        names,
+        _digit_names(dataset),
     )
+
+
+def _digit_names(dataset: str) -> list[str]:
+    return [f"digit {i}" if i < 10 else f"unused {i}" for i in range(ARCHIVES[dataset].classes)]
+
+
+def _holds_digits(dataset: str, path: Path) -> bool:
+    """Whether an archive is one that `write_digits` made, by the names of its classes."""
+    archive = ARCHIVES[dataset]
+    try:
+        content = _members(path, archive, {archive.meta})[archive.meta]
+        return _names(_unpickle(content, archive.meta), archive) == _digit_names(dataset)
+    except (UserError, ValueError):
+        return False
 
 
 def write_archive(
