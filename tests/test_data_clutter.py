@@ -8,7 +8,7 @@ import plain_clutter
 import pytest
 
 from mg.data import SPLITS, clutter, hdf5, mnist
-from mg.data.clutter import TASKS, Settings, generate
+from mg.data.clutter import TASKS, Settings
 from mg.errors import UserError
 
 # The first 16 examples of every task and split of the authors' generators, and the digits in them.
@@ -28,6 +28,11 @@ def digits():
             y, x = np.clip([y, x], margin, 26 - margin)
             image[y : y + 2, x : x + 2] |= random.integers(1, 256, (2, 2), dtype=np.uint8)
     return images, random.integers(0, 10, len(images)).astype(np.uint8)
+
+
+def generate(*arguments, **settings):
+    """All blocks as one."""
+    return [np.concatenate(p) for p in zip(*clutter.blocks(*arguments, **settings), strict=True)]
 
 
 def vector_digits(split):

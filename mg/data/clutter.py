@@ -9,7 +9,7 @@ share the work without changing it.
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,44 +182,6 @@ def check(task: str, mode: str, seed: int | None, settings: Settings | None) -> 
     _plan(task, SPLITS[0], mode, None, seed, settings)
 
 
-def generate(
-    task: str,
-    split: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    mode: str = "paper",
-    count: int | None = None,
-    seed: int | None = None,
-    settings: Settings | None = None,
-    workers: int = 1,
-) -> hdf5.Block:
-    """Make the first `count` examples of a task and split.
-
-    Args:
-        task: one of TASKS.
-        split: train, valid or test.
-        images: (N, 28, 28) uint8, the split's digits. labels: (N,) uint8, 0 to 9.
-        mode: paper (the authors' stream) or independent (a stream per seed, task and split).
-        count: number of examples; None: the paper's.
-        seed: None: 1 in paper mode (the authors'), 0 in independent mode.
-        settings: geometry; None: the paper's.
-        workers: threads, in independent mode; the examples do not depend on their number.
-
-    Returns:
-        x (count, 1, H, W) float32 in [0, 1] and y (count, C, H, W) uint8, 0 or 1, where C is 10 for
-        segmentation (a pixel may belong to several classes, or none) and 1 otherwise.
-
-    Raises:
-        UserError: a name, count or setting that cannot work, or a canvas too full for its digits.
-    """
-    plan = _plan(task, split, mode, count, seed, settings)
-    x, y = _empty(plan, plan.count)
-    for _ in _make(plan, images, labels, workers, lambda i, n: (x[i : i + n], y[i : i + n])):
-        pass
-    return x, y
-
-
 def blocks(
     task: str,
     split: str,
@@ -232,9 +194,26 @@ def blocks(
     settings: Settings | None = None,
     workers: int = 1,
 ) -> Iterator[hdf5.Block]:
-    """As `generate`, but yields the examples in blocks, so that memory stays bounded."""
-    plan = _plan(task, split, mode, count, seed, settings)
-    return _make(plan, images, labels, workers, lambda i, n: _empty(plan, n))
+    """Make the first `count` examples of a task and split, in blocks: memory stays bounded.
+
+    Args:
+        task: one of TASKS.
+        split: train, valid or test.
+        images: (N, 28, 28) uint8, the split's digits. labels: (N,) uint8, 0 to 9.
+        mode: paper (the authors' stream) or independent (a stream per seed, task and split).
+        count: number of examples; None: the paper's.
+        seed: None: 1 in paper mode (the authors'), 0 in independent mode.
+        settings: geometry; None: the paper's.
+        workers: threads, in independent mode; the examples do not depend on their number.
+
+    Yields:
+        x (N, 1, H, W) float32 in [0, 1] and y (N, C, H, W) uint8, 0 or 1, where C is 10 for
+        segmentation (a pixel may belong to several classes, or none) and 1 otherwise.
+
+    Raises:
+        UserError: a name, count or setting that cannot work, or a canvas too full for its digits.
+    """
+    return _make(_plan(task, split, mode, count, seed, settings), images, labels, workers)
 
 
 def _empty(plan: _Plan, count: int) -> hdf5.Block:
@@ -244,13 +223,8 @@ def _empty(plan: _Plan, count: int) -> hdf5.Block:
 
 
 def _make(
-    plan: _Plan,
-    images: np.ndarray,
-    labels: np.ndarray,
-    workers: int,
-    allocate: Callable[[int, int], hdf5.Block],
+    plan: _Plan, images: np.ndarray, labels: np.ndarray, workers: int
 ) -> Iterator[hdf5.Block]:
-    """Fill the zeros that `allocate(first, number)` gives, block after block."""
     images = np.require(images, np.uint8, ["C", "W"])  # one type of array: compiled once
     labels = np.require(labels, np.uint8, ["C", "W"])
     if images.ndim != 3 or images.shape[1:] != (compiled.SIDE,) * 2 or not len(images):
@@ -260,21 +234,21 @@ def _make(
     if plan.recipe.several and labels.max() >= CLASSES:
         raise UserError(f"label {labels.max()} found: segmentation takes digits labelled 0 to 9")
     make = _in_sequence if plan.mode == "paper" else _independently
-    return make(plan, images, labels, workers, allocate)
+    return make(plan, images, labels, workers)
 
 
-def _in_sequence(plan, images, labels, workers, allocate) -> Iterator[hdf5.Block]:
+def _in_sequence(plan, images, labels, workers) -> Iterator[hdf5.Block]:
     stream = compiled.mersenne_stream(plan.seed)
     deck = np.empty(len(images), np.int64)
     dealt = np.array([len(deck)])  # all of it, so that the first example shuffles
     for first in range(0, plan.count, _BLOCK):
-        x, y = allocate(first, min(_BLOCK, plan.count - first))
+        x, y = _empty(plan, min(_BLOCK, plan.count - first))
         made = compiled.fill_in_sequence(x, y, images, labels, plan.recipe, stream, deck, dealt)
         _check_full(first, made, len(x))
         yield x, y
 
 
-def _independently(plan, images, labels, workers, allocate) -> Iterator[hdf5.Block]:
+def _independently(plan, images, labels, workers) -> Iterator[hdf5.Block]:
     name = f"{plan.seed}/{plan.task}/{plan.split}".encode()
     key, deck_key = np.frombuffer(hashlib.blake2b(name, digest_size=16).digest(), "<u8")
 
@@ -295,7 +269,7 @@ def _independently(plan, images, labels, workers, allocate) -> Iterator[hdf5.Blo
 
     def fill(hand: tuple[int, np.ndarray, np.ndarray]) -> hdf5.Block:
         first, digits, ends = hand
-        x, y = allocate(first, len(ends) - 1)
+        x, y = _empty(plan, len(ends) - 1)
         made = compiled.fill_independently(
             x, y, images, labels, plan.recipe, key, first, digits, ends
         )
@@ -329,7 +303,7 @@ def generate_file(
 
     The attributes of the file are task, split, mode, seed, count, the fields of `Settings`,
     generator (its version) and the SHA-256 of the files with the digits. Other arguments are those
-    of `generate`; `workers` threads compress in either mode. Progress goes to standard error.
+    of `blocks`; `workers` threads compress in either mode. Progress goes to standard error.
 
     Raises:
         UserError: a name, count or setting that cannot work; files that cannot be read or written.
@@ -345,7 +319,7 @@ def generate_file(
         "images_sha256": sha256(images_file),
         "labels_sha256": sha256(labels_file),
     }
-    parts = _make(plan, images, labels, workers, lambda i, n: _empty(plan, n))
+    parts = _make(plan, images, labels, workers)
     with Progress(f"{plan.task}/{plan.split}", plan.count, "examples") as progress:
 
         def counted() -> Iterator[hdf5.Block]:

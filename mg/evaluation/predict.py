@@ -16,6 +16,7 @@ from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.files import check_place, write_json
 from mg.metrics import MEASURES, Metrics, constant_answer
+from mg.networks.counting import layers, longest_path, total
 from mg.networks.execution import accelerate
 from mg.records import read_run
 from mg.training.checkpoint import read_torch
@@ -163,7 +164,8 @@ def evaluate(
                 *(model, info, data_path, predictions_path, device, batch, ten_crops, workers),
                 progress,
             )
-        counts = networks.count(model, test.shape)
+        found = layers(model, test.shape)
+        counts = total(model, found)
         record = {
             "dataset": spec.name,
             "network": info["label"],
@@ -171,7 +173,7 @@ def evaluate(
             **test.measures,
             "params": counts.parameters,
             "macs": counts.multiply_adds,
-            "depth": networks.depth(model, test.shape),
+            "depth": longest_path(found),
             "train_images": run.get("images"),
             "train_seconds": run.get("seconds"),
             "device": run.get("device"),

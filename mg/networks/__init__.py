@@ -3,11 +3,9 @@
 from typing import Any
 
 from mg.networks import registry
-from mg.networks.registry import DatasetSpec, build, check_canvas, resolve_dataset
+from mg.networks.registry import build, check_canvas, resolve_dataset
 
 __all__ = [
-    "Counts",
-    "DatasetSpec",
     "build",
     "check_canvas",
     "count",
@@ -18,7 +16,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Counts", "count", "depth"):  # they load PyTorch, which checks do without
+    if name in ("count", "depth"):  # they load PyTorch, which checks do without
         from mg.networks import counting
 
         return getattr(counting, name)
