@@ -12,7 +12,13 @@ FAMILIES = ("mnist", "cifar", "imagenet")
 # How files are read and written, watched and resumed; and where the digits come from.
 MEANS = {
     *("errors.py", "files.py", "provenance.py", "records.py", "networks/__init__.py"),
-    *("networks/options.py", "data/download.py", "data/hdf5.py", "data/mnist.py"),
+    *(
+        "networks/options.py",
+        "data/__init__.py",
+        "data/download.py",
+        "data/hdf5.py",
+        "data/mnist.py",
+    ),
     *("data/parallel.py", "data/progress.py"),
     *("training/board.py", "training/cards.py", "training/checkpoint.py"),
 }
