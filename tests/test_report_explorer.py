@@ -216,6 +216,15 @@ def test_a_browser_shows_and_picks(page, run, browser):  # noqa: F811
     row = next(row for row in values(browser) if row[0] == "U-NET")
     assert row[1:3] == ["8", "8"]
     np.testing.assert_allclose([float(v) for v in row[3:]], output[:, 8, 8], atol=0.011)
+
+    # Going on to the next example before the other task is there.
+    browser.run("""const choice = document.getElementById('task');
+    choice.selectedIndex = 1;
+    choice.dispatchEvent(new Event('change'));
+    const key = new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true });
+    document.body.dispatchEvent(key)""")
+    browser.wait(f"{heading} == 'Translation, test image 1'")
+    assert browser.driver.find_element("id", "points").is_displayed()
     browser.check_quiet(page)
 
 

@@ -288,16 +288,17 @@ function pointButtons() {
 }
 
 let newest = 0;
+let listed = null; // the task whose examples are shown
 
 async function change(changes) {
   const turn = ++newest;
-  const other = "task" in changes;
-  if (other) Object.assign(state, { place: 0, point: 0, pixel: null });
+  if ("task" in changes) Object.assign(state, { place: 0, point: 0, pixel: null });
   Object.assign(state, changes);
   const task = content.tasks[state.task];
   const arrays = await loaded(task);
   if (turn !== newest) return; // something else was picked while this was unpacked
-  if (other) {
+  if (task !== listed) {
+    listed = task;
     const any = thumbnails(task, arrays);
     if (!any && !state.pixel) state.pixel = [task.height >> 1, task.width >> 1];
     find("row").max = task.height - 1;
