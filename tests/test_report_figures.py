@@ -194,6 +194,19 @@ def test_a_network_that_was_not_run_on_a_task_takes_no_room(run, tmp_path):
     assert "not run" not in svg
 
 
+def test_labels_of_one_name_and_small_sets_are_all_drawn(tmp_path):
+    data = save_data(tmp_path / "test.h5", "translation", n=2)
+    paths = []
+    for label in ("pmg", "PMG", "input"):
+        model = save_model(tmp_path / "model.pt", "translation", label=label, seed=0)
+        paths.append(tmp_path / f"{label}-predictions.h5")
+        evaluate(model, data, metrics_path=tmp_path / "m.json", predictions_path=paths[-1])
+    figures.spatial_panel([data], paths, tmp_path / "f", count=9)
+    assert (tmp_path / "f.svg").read_text().count("<image") == 2 * 5
+    height, width = imread(tmp_path / "f.png").shape[:2]
+    assert height < 0.7 * width  # no room for the seven that are not there
+
+
 def test_panels_say_which_seeds_they_show(run, tmp_path):
     paths = files(run, "predictions.h5", "segmentation")
     draw = partial(figures.segmentation_panel, run / "segmentation/test.h5", count=1)

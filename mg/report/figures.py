@@ -405,13 +405,13 @@ def spatial_panel(
     width, margin, between = WIDTH * (1.5 if beside else 1), 0.06, 0.25
     room = width - 2 * margin - between * (len(blocks) - 1)
     step = min(LARGEST + GAP, room / (columns * len(blocks)))
-    rows = {task: math.ceil(count / abreast[task]) for task in tasks}
-    counts = dict.fromkeys(tasks, count)
+    sets = {task: hdf5.load(given[task], count=count) for task in (singles or tasks)}
+    rows = {task: math.ceil(len(data.x) / abreast[task]) for task, data in sets.items()}
     if beside:
         height = sum(HEAD + rows[task] * step for task in singles)
-        rows[ALL_AT_ONCE] = int((height - HEAD) / step + 1e-6)
-        counts[ALL_AT_ONCE] = rows[ALL_AT_ONCE] * abreast[ALL_AT_ONCE]
-    sets = {task: hdf5.load(path, count=counts[task]) for task, path in given.items()}
+        most = int((height - HEAD) / step + 1e-6) * abreast[ALL_AT_ONCE]
+        sets[ALL_AT_ONCE] = hdf5.load(given[ALL_AT_ONCE], count=most)
+        rows[ALL_AT_ONCE] = math.ceil(len(sets[ALL_AT_ONCE].x) / abreast[ALL_AT_ONCE])
     predictions = {task: read_predictions(paths[task], sets[task]) for task in tasks}
     shown = [(n, answers.seed) for of in predictions.values() for n, answers in of.items()]
     alike = all(networks[task] == networks[tasks[0]] for task in tasks)
@@ -436,21 +436,38 @@ def spatial_panel(
                 place = (left / width, (top - 0.1) / height)
                 figure.text(*place, task_name(task), fontsize=8.5, fontweight="bold", va="top")
                 top -= HEAD
+                apart = columns // abreast[task] * step
                 for i in range(len(sets[task].x)):
                     row, aside = divmod(i, abreast[task])
-                    x = left + aside * (columns // abreast[task]) * step
-                    images = {"input": sets[task].x[i, 0], "truth": sets[task].y[i, 0]}
-                    for network, answers in predictions[task].items():
-                        images[network_name(network)] = answers.values[i, 0]
-                    for column, (title, image) in enumerate(images.items()):
-                        y = top - (row + 1) * step + GAP
-                        axis = _cell(figure, x + column * step, y, step - GAP)
-                        _grey(axis, image)
-                        if row == 0:
+                    corner = (left + aside * apart, top - (row + 1) * step + GAP)
+                    axes = _example(figure, corner, step, i, sets[task], predictions[task])
+                    if row == 0:
+                        titles = ("input", "truth", *map(network_name, predictions[task]))
+                        for axis, title in zip(axes, titles, strict=True):
                             axis.set_title(title, pad=2.5, fontsize=7.5)
                 top -= rows[task] * step
         style.note(figure, caption)
         return style.save(figure, prefix, caption)
+
+
+def _example(
+    figure: Figure,
+    corner: tuple[float, float],
+    step: float,
+    i: int,
+    data: hdf5.Dataset,
+    predictions: dict[str, Answers],
+) -> list[Axes]:
+    """Draw example `i` in a row, `step` inches apart: input, truth, and what each network says."""
+    images = [
+        data.x[i, 0],
+        data.y[i, 0],
+        *(answers.values[i, 0] for answers in predictions.values()),
+    ]
+    axes = [_cell(figure, corner[0] + k * step, corner[1], step - GAP) for k in range(len(images))]
+    for axis, image in zip(axes, images, strict=True):
+        _grey(axis, image)
+    return axes
 
 
 def _transformed(singles: Sequence[str], all_at_once: bool) -> str:
