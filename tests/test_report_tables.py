@@ -101,6 +101,7 @@ def test_one_row_per_network_and_seed_and_one_per_network(store, tmp_path):
     assert runs[3]["mean_acc"] == ""
     unet, pmg = rows(tmp_path / "t_aggregated.csv")
     assert (unet["seeds"], pmg["seeds"]) == ("1", "3")
+    assert (pmg["mean_iu_seeds"], pmg["mean_acc_seeds"]) == ("3", "2")
     assert float(pmg["mean_iu_mean"]) == pytest.approx(0.54)
     assert float(pmg["mean_iu_sd"]) == pytest.approx(np.std([0.52, 0.56, 0.54], ddof=1))
     assert float(unet["mean_iu_mean"]) == 0.4

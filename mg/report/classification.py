@@ -158,7 +158,7 @@ def others(dataset: str) -> dict[str, dict[str, Any]]:
 
 _AGGREGATED = (
     *("dataset", "network", "published_as", "seeds"),
-    *(f"{name}_{what}" for name in (*MEASURES, *TEN_CROPS) for what in ("mean", "sd")),
+    *(f"{name}_{what}" for name in (*MEASURES, *TEN_CROPS) for what in ("mean", "sd", "seeds")),
     *("published_top1_error_percent", "top1_error_difference_points"),
     *("published_top1_error_10crop_percent", "top1_error_10crop_difference_points"),
     *("params", "published_params_M", "params_difference_percent"),
@@ -171,7 +171,7 @@ def _aggregated(summary: Summary, published: dict[str, Any]) -> list[Any]:
     errors = published.get("errors", {})
     row: list[Any] = [summary.dataset, summary.network, published.get("name"), len(summary.records)]
     for name in (*MEASURES, *TEN_CROPS):
-        row += [summary.mean(name), summary.sd(name)]
+        row += [summary.mean(name), summary.sd(name), len(summary.values(name))]
     for name in PUBLISHED:
         row += [errors.get(name), _points(summary.mean(name), errors.get(name))]
     params, macs = summary.same("params"), summary.same("macs")

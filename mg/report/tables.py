@@ -282,9 +282,9 @@ def write_results_table(
     """Write the results of one task, or of several together.
 
     `prefix`.csv has one row per task, network and seed; `prefix`_aggregated.csv one per task and
-    network, with mean, standard deviation and number of seeds, and one of what the authors printed
-    of this test set; `prefix`.md, .tex and .html show the latter to people. An undefined value
-    is an empty field, or a dash for people.
+    network, with mean, standard deviation and number of the seeds in which a measure is defined,
+    and one of what the authors printed of this test set; `prefix`.md, .tex and .html show the
+    latter to people. An undefined value is an empty field, or a dash for people.
 
     Args:
         tasks: the tasks to include; records of others are left out. A task without any record or
@@ -368,7 +368,7 @@ def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[s
         "network",
         "seeds",
         "seeds_missing",
-        *(f"{measure}_{part}" for measure in measures for part in ("mean", "sd")),
+        *(f"{measure}_{part}" for measure in measures for part in ("mean", "sd", "seeds")),
         "params",
         "macs",
         "train_images",
@@ -378,7 +378,7 @@ def _write_aggregated(path: str, summaries: Sequence[Summary], published: dict[s
     for s in summaries:
         row = [s.dataset, s.network, len(s.records), len(s.missing)]
         for measure in measures:
-            row += [s.mean(measure), s.sd(measure)]
+            row += [s.mean(measure), s.sd(measure), len(s.values(measure))]
         row += [s.same("params"), s.same("macs"), s.same("train_images")]
         row.append(" and ".join(distinct(r["device"] for r in s.records)))
         rows.append(row)
