@@ -1,0 +1,89 @@
+"""The numbers in README.md are those of the results that come with the repository."""
+
+import re
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from mg.files import read_json
+from mg.records import read_configuration, read_run
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "results/reference"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LABELS = {
+    **{"U-NET": "unet", "U-MG": "umg", "SG": "sg", "R-SG": "r_sg", "PMG": "pmg", "R-PMG": "r_pmg"},
+    "constant answer": None,
+}
+TABLES = [  # run, task and measure of every column but the first
+    [("demo", "translation", key) for key in ("mean_iu", "params", "macs")],
+    [("demo", "segmentation", key) for key in ("mean_iu", "params", "macs")],
+    [
+        ("standard", "segmentation", "mean_iu"),
+        ("wide", "segmentation", "mean_iu"),
+        ("standard", "translation", "mean_iu"),
+        ("wide", "translation", "mean_iu"),
+        ("standard", "spatial_transform", "mean_iu"),
+    ],
+]
+UNITS = {"params": 1e3, "macs": 1e6}
+
+
+def tables() -> list[list[list[str]]]:
+    """README's tables whose first column is `network`: rows of cells."""
+    found = re.findall(r"^\| network \|.*\n\|[-:| ]+\n((?:\|.*\n)+)", README, re.M)
+    return [
+        [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines()]
+        for text in found
+    ]
+
+
+def kept(run: str, task: str, label: str | None) -> list[dict]:
+    """metrics.json of every seed; of any network for the constant answer."""
+    return [
+        read_json(p)
+        for p in sorted(REFERENCE.glob(f"{run}/models/{task}/{label or '*'}/*/metrics.json"))
+    ]
+
+
+def shown(run: str, task: str, label: str | None, key: str) -> str:
+    """The cell as it has to be."""
+    records = kept(run, task, label)
+    if not records:
+        return "*not run*"
+    if label is None:
+        return f"{records[0]['constant_answer'][key]:.3f}" if key == "mean_iu" else ""
+    values = [record[key] for record in records]
+    if key in UNITS:
+        return f"{values[0] / UNITS[key]:.1f}"
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{spread}"
+
+
+@pytest.mark.parametrize("number", range(len(TABLES)))
+def test_a_table_of_the_readme_shows_what_is_kept(number):
+    rows = tables()[number]
+    assert len(rows) >= 6
+    for name, *cells in rows:
+        label = LABELS[name.strip("*").split(",")[0]]
+        expected = [shown(run, task, label, key) for run, task, key in TABLES[number]]
+        assert cells == expected, name
+
+
+def test_every_file_that_a_document_names_is_there():
+    for document in [
+        ROOT / "README.md",
+        *ROOT.glob("docs/*.md"),
+        REFERENCE / "README.md",
+        ROOT / "config/README.md",
+    ]:
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+            assert (document.parent / target).exists(), (document.name, target)
+
+
+def test_the_kept_records_are_whole():
+    runs, configurations = REFERENCE.rglob("run.json"), REFERENCE.rglob("configuration.yaml")
+    assert len([read_run(path) for path in runs]) > 100
+    assert len([read_configuration(path) for path in configurations]) > 5
