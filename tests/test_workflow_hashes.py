@@ -59,12 +59,12 @@ def package(tmp_path, monkeypatch):
         (tmp_path / "report").mkdir(exist_ok=True)
         (tmp_path / "report/a.py").write_text(a)
         (tmp_path / "report/b.py").write_text(b)
-        hashes._tree.cache_clear(), hashes._imports.cache_clear(), hashes._hashed.cache_clear()
+        hashes._read.cache_clear()
         return hashes.code(hashes.shown_by("report/a.py"))
 
     monkeypatch.setattr(hashes, "SOURCES", tmp_path)
     yield write
-    hashes._tree.cache_clear(), hashes._imports.cache_clear(), hashes._hashed.cache_clear()
+    hashes._read.cache_clear()
 
 
 def test_comments_and_layout_change_nothing_and_code_does(package):

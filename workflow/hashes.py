@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SOURCES = Path(__file__).resolve().parent.parent / "mg"
 
@@ -16,7 +16,8 @@ def code(modules: Iterable[str]) -> str:
 
     Files other than Python's count byte by byte.
     """
-    return hashlib.sha256("".join(map(_hashed, modules)).encode()).hexdigest()[:16]
+    hashes = "".join(_read(module).hash for module in modules)
+    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
 
 
 def trained_by(family: str) -> list[str]:
@@ -63,22 +64,8 @@ def imported(modules: Iterable[str], within: tuple[str, ...] = ("",)) -> list[st
         module = left.pop()
         if module not in found:
             found.add(module)
-            left += [name for name in _imports(module) if name.startswith(within)]
+            left += [name for name in _read(module).imports if name.startswith(within)]
     return sorted(found)
-
-
-@functools.cache
-def _imports(module: str) -> list[str]:
-    """The modules of mg that a module names in its imports."""
-    if not module.endswith(".py"):
-        return []
-    named = []
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            named += [(alias.name,) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            named += [(node.module, alias.name) for alias in node.names]
-    return [path for parts in named for path in _paths(".".join(parts))]
 
 
 def _paths(name: str) -> Iterator[str]:
@@ -92,16 +79,29 @@ def _paths(name: str) -> Iterator[str]:
         parts.pop()
 
 
-@functools.cache
-def _tree(module: str) -> ast.AST:
-    return ast.parse((SOURCES / module).read_text(encoding="utf-8"))
+class _Module(NamedTuple):
+    """What is kept of a module: its syntax tree would slow the collection of garbage."""
+
+    imports: list[str]
+    hash: str
 
 
 @functools.cache
-def _hashed(module: str) -> str:
+def _read(module: str) -> _Module:
+    content = (SOURCES / module).read_bytes()
     if not module.endswith(".py"):
-        return hashlib.sha256((SOURCES / module).read_bytes()).hexdigest()
-    return hashlib.sha256(_described(_tree(module)).encode()).hexdigest()
+        return _Module([], hashlib.sha256(content).hexdigest())
+    tree = ast.parse(content)
+    described = hashlib.sha256(_described(tree).encode()).hexdigest()
+    return _Module([path for name in _imported_names(tree) for path in _paths(name)], described)
+
+
+def _imported_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _described(tree: Any) -> str:
