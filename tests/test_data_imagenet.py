@@ -91,7 +91,7 @@ def test_words_for_the_classes_are_taken_from_their_list(folder, tmp_path):
 
 
 def test_more_classes_than_a_file_can_tell_apart_are_refused(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(imagenet, "_MOST_CLASSES", 3)
+    monkeypatch.setattr(imagenet, "MOST_CLASSES", 3)
     with pytest.raises(UserError, match="train has 4 classes; at most 3 can be told apart"):
         listed(folder, tmp_path)
 

@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mg.data import hdf5
+from mg.data import MOST_CLASSES, hdf5
 from mg.data.vision import transforms as T
 from mg.errors import UserError, short_of_memory
 
@@ -49,7 +49,6 @@ COMPONENTS = (
 )
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 
-_MOST_CLASSES = np.iinfo(np.uint16).max + 1  # that a file of ours tells apart
 _IN_A_ROW = 100  # unreadable images, before it is no longer a matter of a few
 
 # ------------------------------------------------------------------------ listing
@@ -123,9 +122,9 @@ def _classes(directory: Path) -> list[str]:
     )
     if not classes:
         raise UserError(_advice(directory))
-    if len(classes) > _MOST_CLASSES:
+    if len(classes) > MOST_CLASSES:
         raise UserError(
-            f"{train} has {len(classes):,} classes; at most {_MOST_CLASSES:,} can be told apart"
+            f"{train} has {len(classes):,} classes; at most {MOST_CLASSES:,} can be told apart"
         )
     return classes
 

@@ -6,7 +6,6 @@ from typing import Any
 from mg.errors import UserError
 
 MOST_LAYERS, WIDEST = 1_000, 100_000  # more is a slip of the keyboard that would take for ever
-MOST_CLASSES = 2**16  # labels are stored in 16 bits
 
 
 def whole_number(name: str, value: Any, minimum: int = 1, maximum: int = MOST_LAYERS) -> int:

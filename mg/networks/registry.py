@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mg.data import MOST_CLASSES
 from mg.errors import UserError
 from mg.networks import options, settings
 
@@ -91,7 +92,7 @@ NETWORKS: dict[str, dict[str, Network]] = {
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "n_layer": options.whole_number,
     "grids": options.whole_number,
-    "classes": lambda name, value: options.whole_number(name, value, maximum=options.MOST_CLASSES),
+    "classes": lambda name, value: options.whole_number(name, value, maximum=MOST_CLASSES),
     "shortcut": lambda name, value: options.choice(name, value, ("A", "B")),
     "dropout": lambda name, value: options.choice(name, value, (False, True)),
     "blocks": lambda name, value: options.whole_number(name, value, 0),
