@@ -30,7 +30,7 @@ from mg.training.step import GraphStep, Step, build_step
 from mg.training.team import ALONE, Team, synchronise_batch_norm
 
 MODEL_FORMAT = "mg-model-1"
-VALIDATION_BATCH = 100
+VALIDATION_BATCH = {"cpu": 100, "cuda": 500}  # a card is started for each operation of each batch
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -399,7 +399,7 @@ class _Run:
     def _validate(self) -> dict[str, Any]:
         self.model.eval()
         metrics = self.objective.metrics()
-        for x, y in self.valid_feed.once(VALIDATION_BATCH):
+        for x, y in self.valid_feed.once(VALIDATION_BATCH[self.device.type]):
             metrics.update(self.take.forward(x).float(), y)
         return metrics.compute()
 

@@ -43,7 +43,7 @@ class Step:
         accumulate: int = 1,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.trained = model  # what is called in training: the model, or its compiled form
+        self.trained = model  # what is called in training: the model, or what averages gradients
         self.activations, self.accumulate = activations, accumulate
         self.device = next(model.parameters()).device
         self.loss_sum = torch.zeros((), device=self.device)
@@ -60,9 +60,13 @@ class Step:
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the gradients of a part; return its share of the batch's loss."""
-        loss = self.loss(self.forward(x, self.trained).float(), y) / self.accumulate
+        loss = self.share_of_loss(x, y)
         loss.backward()
         return loss.detach()
+
+    def share_of_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """What a part adds to the batch's loss."""
+        return self.loss(self.forward(x, self.trained).float(), y) / self.accumulate
 
     def forward(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
         """Logits of network inputs, activations in the type of this training."""
@@ -101,14 +105,14 @@ class TeamStep(Step):
 
 
 class CompiledStep(Step):
-    """Steps whose network is compiled (torch.compile) at the first batch, which takes minutes."""
+    """Steps whose network and loss are compiled (torch.compile) at the first batch, in minutes."""
 
     def __init__(self, *args, log: Callable[[str], None], **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.log, self.execution = log, "compiled"
+        self.log, self.execution, self.tried = log, "compiled", False
 
     def __call__(self, batch: Iterable[Pair], rate: float | Tensor) -> None:
-        if self.execution == "compiled" and self.trained is self.model:
+        if not self.tried:
             batch = list(batch)
             self._compile(*batch[0])
         super().__call__(batch, rate)
@@ -117,12 +121,14 @@ class CompiledStep(Step):
         """Compile and try, leaving no trace of the trial in the model."""
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         devices = [self.device] if self.device.type == "cuda" else []
-        self.trained = torch.compile(self.model, dynamic=False)
+        self.share_of_loss = torch.compile(super().share_of_loss, dynamic=False)
+        self.tried = True
         try:
             with torch.random.fork_rng(devices):
                 self.backward(x, y)
         except Exception as error:  # compilers fail in every way there is
-            self.trained, self.execution = self.model, "eager"
+            del self.share_of_loss
+            self.execution = "eager"
             self.log(f"not compiled, goes on without: {_first_line(error)}")
         self.model.load_state_dict(before)
 
