@@ -133,7 +133,8 @@ def train(
         "processes": team.world,
     }
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
-    accelerate(model)
+    if execution != "compiled" or device.type != "cuda":
+        accelerate(model)
     if recipe.output_prior:
         if not isinstance(train_feed, Clutter):
             raise UserError(f"output_prior is for pixels, and {dataset} has classes; set it false")

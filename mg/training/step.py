@@ -155,12 +155,20 @@ class GraphStep:
         self.taken, self.failed = 0, False
 
     @property
-    def loss_sum(self) -> Tensor:
-        return self.step.loss_sum
+    def device(self) -> torch.device:
+        return self.step.device
+
+    @property
+    def activations(self) -> torch.dtype:
+        return self.step.activations
 
     @property
     def accumulate(self) -> int:
         return self.step.accumulate
+
+    @property
+    def loss_sum(self) -> Tensor:
+        return self.step.loss_sum
 
     @property
     def execution(self) -> str:
