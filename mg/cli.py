@@ -373,9 +373,9 @@ def _train(commands) -> None:
     )
     parser.add_argument(
         "--execution",
-        default="eager",
-        help="of a step: eager, graph (recorded once and replayed, on CUDA) or compiled "
-        "(torch.compile, takes minutes to start)",
+        default="auto",
+        help="of a step: eager, graph (recorded once and replayed, on CUDA), compiled "
+        "(torch.compile, takes a minute or more to start) or auto (the last two on CUDA)",
     )
     parser.add_argument(
         "--tensorboard", type=Path, help="folder for TensorBoard's files, if it is installed"

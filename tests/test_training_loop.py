@@ -19,6 +19,8 @@ from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
 
 WIDTH = {"width": [4, 4]}
+RECORDED = ("graph", "compiled")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 RECIPE = Recipe(
     optimizer="adamw", schedule="one_cycle", learning_rate=0.02, epochs=3, iterations=8, batch=8
 )
@@ -26,19 +28,25 @@ RECIPE = Recipe(
 
 def train(tiny, output, recipe=RECIPE, network="pmg", seed=3, log=lambda line: None, **changes):
     defaults = {"dataset": "translation", "options": WIDTH, "valid_file": tiny / "valid.h5"}
-    arguments = {**defaults, **changes}
+    arguments = {**defaults, "device": torch.device("cpu"), **changes}
     loop.train(
         network,
         recipe=recipe,
         seed=seed,
         train_files=[tiny / "train.h5"],
         output=output,
-        device=torch.device("cpu"),
         threads=1,
         log=log,
         **arguments,
     )
     return read_torch(output / "model.pt")["state_dict"]
+
+
+def read_history(output):
+    """The columns of history.csv, numbers."""
+    with open(output / "history.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def same(a, b):
@@ -178,6 +186,26 @@ def interrupted(tiny, output):
     with pytest.raises(loop.Interrupted, match="SIGTERM at epoch 3"):
         train(tiny, output, log=end_in_the_third_epoch)
     return output / "checkpoints" / "checkpoint.pt"
+
+
+@pytest.mark.parametrize(
+    "device, execution",
+    [("cpu", "eager"), *(pytest.param("cuda", kind, marks=needs_cuda) for kind in RECORDED)],
+)
+def test_every_execution_goes_on_where_it_was_interrupted(tiny, tmp_path, device, execution):
+    """Up to rounding on a card; what is done apart from steps reads and restores the same state."""
+    how = {"device": torch.device(device), "execution": execution}
+    train(tiny, tmp_path / "whole", **how)
+    with pytest.raises(loop.Interrupted):
+        train(tiny, tmp_path / "cut", log=end_in_the_third_epoch, **how)
+    lines = []
+    train(tiny, tmp_path / "cut", log=lines.append, **how)
+    assert lines[0].startswith("resumed at epoch 3")
+    whole, cut = (read_history(tmp_path / name) for name in ("whole", "cut"))
+    for column in ("train_loss", "valid_loss"):
+        assert cut[column] == pytest.approx(whole[column], rel=0 if device == "cpu" else 0.1)
+    run = json.loads((tmp_path / "cut" / "run.json").read_text())
+    assert run["execution"] == execution and run["attempts"] == 2
 
 
 def test_a_log_tells_what_begins_and_how_far_it_is(tiny, tmp_path):

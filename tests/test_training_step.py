@@ -14,8 +14,8 @@ from mg.networks import build
 from mg.networks.execution import accelerate
 from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
-from mg.training.step import build_step
-from mg.training.team import ALONE
+from mg.training.step import COMPILED_FROM, build_step, choose_execution
+from mg.training.team import ALONE, Team
 
 RECIPES = [
     Recipe(optimizer="sgd", learning_rate=0.125, batch=8),
@@ -117,9 +117,18 @@ def test_where_nothing_can_be_compiled_training_goes_on_unchanged(monkeypatch):
 
 
 def test_an_execution_that_is_not_there_is_refused():
-    for execution, message in (("graph", "needs a CUDA device"), ("quick", "choose eager or")):
+    for execution, message in (("graph", "needs a CUDA device"), ("quick", "choose auto or eager")):
         with pytest.raises(UserError, match=message):
             trained(RECIPES[0], execution)
+
+
+def test_what_was_measured_to_be_fastest_is_chosen():
+    card, long = torch.device("cuda"), COMPILED_FROM
+    assert choose_execution(torch.device("cpu"), ALONE, True, long) == "eager"
+    assert choose_execution(card, ALONE, True, long - 1) == "graph"
+    assert choose_execution(card, ALONE, True, long) == "compiled"
+    assert choose_execution(card, ALONE, False, long) == "eager"
+    assert choose_execution(card, Team(0, 2), True, long) == "eager"
 
 
 @needs_cuda

@@ -26,11 +26,16 @@ from mg.training.device import activation_type, device_name, use_processor
 from mg.training.feed import Clutter, Epoch, Feed, Pair, for_testing, for_training
 from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
-from mg.training.step import GraphStep, Step, build_step
+from mg.training.step import GraphStep, Step, build_step, choose_execution
 from mg.training.team import ALONE, Team, synchronise_batch_norm
 
 MODEL_FORMAT = "mg-model-1"
 VALIDATION_BATCH = {"cpu": 100, "cuda": 500}  # a card is started for each operation of each batch
+EXECUTED = {
+    "eager": "",
+    "graph": ", steps recorded",
+    "compiled": ", steps compiled at the first, which takes a minute or more",
+}
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -57,7 +62,7 @@ def train(
     preparation: str = "whitened",
     workers: int = 0,
     checkpoint_seconds: float = 60,
-    execution: str = "eager",
+    execution: str = "auto",
     tensorboard: Path | None = None,
     team: Team = ALONE,
     log: Callable[[str], None] = print,
@@ -83,7 +88,7 @@ def train(
         workers: processes that decode ImageNet's images ahead, of all that train together; 0 for
             none besides those.
         checkpoint_seconds: work that a killed training may lose.
-        execution: how steps are executed, see `mg.training.step.build_step`.
+        execution: how steps are executed, see `mg.training.step.build_step`; auto chooses.
         tensorboard: folder of TensorBoard's files; this training gets one of its own in it.
         team: the processes that train this network together; the first writes the files.
         log: takes lines for people.
@@ -133,8 +138,7 @@ def train(
         "processes": team.world,
     }
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
-    if execution != "compiled" or device.type != "cuda":
-        accelerate(model)
+    accelerate(model)
     if recipe.output_prior:
         if not isinstance(train_feed, Clutter):
             raise UserError(f"output_prior is for pixels, and {dataset} has classes; set it false")
@@ -146,6 +150,9 @@ def train(
     residual = networks.registry.resolve_network(network, dataset).residual
     goal, optimizer = objective(dataset), recipe.build_optimizer(model)
     activations = activation_type(recipe.precision, device)
+    if execution == "auto":
+        pixels = isinstance(train_feed, Clutter)
+        execution = choose_execution(device, team, pixels, recipe.images)
     step = build_step(execution, team, log, model, goal.loss, optimizer, activations, parts)
     run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step, team)
     checkpoints = Checkpoints(output / "checkpoints", settings)
@@ -162,7 +169,7 @@ def train(
     title = f"{label} {dataset} seed {seed}"
     log(
         f"{title}: {recipe.epochs} epochs of {recipe.iterations} iterations, batch {recipe.batch}, "
-        f"on {device_name(device)}, {_type_name(activations)}"
+        f"on {device_name(device)}, {_type_name(activations)}{EXECUTED[step.execution]}"
     )
     _work(run, checkpoints, output, title, checkpoint_seconds, board, log)
     unreadable = len(run.unreadable())

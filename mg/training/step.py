@@ -17,6 +17,7 @@ from mg.training.feed import Pair
 from mg.training.team import Team
 
 EXECUTIONS = ("eager", "graph", "compiled")
+COMPILED_FROM = 1_000_000  # training images that win back the minutes of compiling
 
 
 class Step:
@@ -227,6 +228,20 @@ class GraphStep:
                 group["capturable"] = False
 
 
+def choose_execution(device: torch.device, team: Team, pixels: bool, images: int) -> str:
+    """The fastest way that was measured for such a training (docs/performance.md).
+
+    On a card steps are recorded, long trainings compiled too; only networks that answer with
+    `pixels` were measured there.
+
+    Args:
+        images: training examples seen in the whole training.
+    """
+    if device.type != "cuda" or team.world > 1 or not pixels:
+        return "eager"
+    return "compiled" if images >= COMPILED_FROM else "graph"
+
+
 def build_step(execution: str, team: Team, log: Callable[[str], None], *args) -> Step | GraphStep:
     """The step for an `execution`, one of `EXECUTIONS`; `args` are those of `Step`.
 
@@ -236,7 +251,7 @@ def build_step(execution: str, team: Team, log: Callable[[str], None], *args) ->
         UserError: an execution that is unknown, or not possible here.
     """
     if execution not in EXECUTIONS:
-        raise UserError(f"execution is {execution!r}; choose {' or '.join(EXECUTIONS)}")
+        raise UserError(f"execution is {execution!r}; choose auto or {' or '.join(EXECUTIONS)}")
     if team.world > 1:
         if execution != "eager":
             raise UserError(f"execution {execution} is for one process; use eager")

@@ -23,7 +23,7 @@ rule train:
         # more of them each part, which has its own batch-norm statistics, is smaller.
         processes=processes(),
         device="auto",
-        execution="eager",
+        execution="auto",
         mem_mb=train_memory,
         runtime=train_minutes,
     params:
