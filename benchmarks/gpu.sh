@@ -29,7 +29,7 @@ part() {
 }
 set -o pipefail
 
-part tests "$python" -m pytest -q -p no:cacheprovider -k "recorded or never_waits" tests/test_training_step.py tests/test_metrics.py
+part tests "$python" -m pytest -q -p no:cacheprovider -k "recorded or never_waits or goes_on_where" tests/test_training_step.py tests/test_training_loop.py tests/test_metrics.py
 part pmg "$python" benchmarks/training.py --networks pmg --compile --rounds 7
 part others "$python" benchmarks/training.py --networks unet umg sg r_sg r_pmg --rounds 7
 part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg unet --rounds 7

@@ -51,6 +51,7 @@ def quality(
                 output,
                 device,
                 threads=settings.threads,
+                execution="graph" if device.type == "cuda" else "eager",  # of all: seconds compare
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )
         with open(output / "history.csv", newline="") as file:

@@ -173,6 +173,8 @@ def _for_examination(model: nn.Module) -> Iterator[None]:
 
     Batch norm is skipped: it changes no shape, and is slow on shapes.
     """
+    training = model.training
+    model.eval()  # where convolutions are called with their biases
     units = [module for module in model.modules() if isinstance(module, MultigridConv)]
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     wanted = [unit.wanted for unit in units]
@@ -184,6 +186,7 @@ def _for_examination(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        model.train(training)
         for unit, before in zip(units, wanted, strict=True):
             unit.wanted = before
             del unit.forward

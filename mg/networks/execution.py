@@ -1,6 +1,9 @@
 """A faster execution of the multigrid units: the same function of the same weights.
 
-`pyramid.py` says what a network is. There, a grid's convolution reads its finer neighbour pooled,
+`pyramid.py` says what a network is. Two things are done differently here; rounding differs,
+nothing else. `benchmarks/training.py` measures what they bring.
+
+*Neighbours at their resolution.* There, a grid's convolution reads its finer neighbour pooled,
 itself, and its coarser neighbour upsampled, concatenated. A convolution is linear in its channels,
 so the upsampled part can be computed apart, and without upsampling anything:
 
@@ -9,14 +12,20 @@ so the upsampled part can be computed apart, and without upsampling anything:
 Nearest-neighbour upsampling repeats each coarse pixel in a 2x2 square. A 3x3 kernel over such
 squares meets at most 2x2 different pixels, so 4 multiply-adds do what 9 did: a transposed
 convolution of stride 2, whose 4x4 kernel is the 3x3 kernel spread over a 2x2 square. The upsampled
-grid is never written, nor concatenated; rounding differs, nothing else. `benchmarks/training.py`
-measures what it brings.
+grid is never written, nor concatenated.
+
+*No biases in training.* Batch norm takes away again what a bias before it adds to all pixels of a
+channel, so a training's outputs do not depend on it, and its gradient is zero. Adding it and
+finding that zero are two passes over the largest tensors. Only the running mean, which evaluation
+uses, knows of it.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mg.networks.pyramid import MultigridConv, Pyramid, resample_and_concatenate
+from mg.networks.mnist import UpConv
+from mg.networks.pyramid import ConvBN, MultigridConv, Pyramid, resample_and_concatenate
 
 
 class SplitMultigridConv(MultigridConv):
@@ -27,18 +36,48 @@ class SplitMultigridConv(MultigridConv):
         result: Pyramid = [None] * len(pyramid)
         for i in self.wanted:
             x = resample_and_concatenate(pyramid[: i + 1], [i])[i]  # without the coarser one
+            unit = self.convs[i]
             if i + 1 == len(pyramid):
-                result[i] = self.convs[i](x)
+                result[i] = unit(x)
                 continue
-            conv, *others = self.convs[i]
-            own, coarser = conv.weight.split([x.shape[1], pyramid[i + 1].shape[1]], 1)
-            padding = conv.padding[0]
-            x = F.conv2d(x, own, conv.bias, padding=padding)
+            own, coarser = unit.conv.weight.split([x.shape[1], pyramid[i + 1].shape[1]], 1)
+            padding = unit.conv.padding[0]
+            x = F.conv2d(x, own, None if self.training else unit.conv.bias, padding=padding)
             x.add_(F.conv_transpose2d(pyramid[i + 1], spread(coarser), stride=2, padding=padding))
-            for module in others:
-                x = module(x)
-            result[i] = x
+            result[i] = _normalise(unit, x)
         return result
+
+
+class UnbiasedConvBN(ConvBN):
+    """A `ConvBN` that adds its bias where it matters: in evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        conv = self.conv
+        return _normalise(self, F.conv2d(x, conv.weight, None, conv.stride, conv.padding))
+
+
+class UnbiasedUpConv(UpConv):
+    """An `UpConv` that adds its biases where they matter: in evaluation."""
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        if not self.training:
+            return super().forward(pyramid)
+        return [
+            _normalise(up, F.conv_transpose2d(x, up.conv.weight, None, up.conv.stride))
+            for up, x in zip(self, pyramid, strict=True)
+        ]
+
+
+def _normalise(unit: nn.Sequential, x: Tensor) -> Tensor:
+    """What follows the convolution in a unit: batch norm and perhaps ReLU."""
+    if unit.training:
+        momentum = unit.bn.momentum  # of the mean; what is there already keeps 1 - momentum
+        with torch.no_grad():
+            unit.bn.running_mean.add_(unit.conv.bias, alpha=momentum / (1 - momentum))
+    x = unit.bn(x)
+    return unit.relu(x) if hasattr(unit, "relu") else x
 
 
 def spread(weight: Tensor) -> Tensor:
@@ -54,9 +93,16 @@ def spread(weight: Tensor) -> Tensor:
     return F.avg_pool2d(reversed_, 2, 1, divisor_override=1)  # sums of 2x2
 
 
+FASTER = {MultigridConv: SplitMultigridConv, ConvBN: UnbiasedConvBN, UpConv: UnbiasedUpConv}
+
+
 def accelerate(model: nn.Module) -> nn.Module:
-    """Let `model` and everything in it be executed faster; parameters and their names stay."""
+    """Let `model` and everything in it be executed faster; parameters and their names stay.
+
+    Biases before a batch norm require no gradient any more.
+    """
     for module in model.modules():
-        if type(module) is MultigridConv:
-            module.__class__ = SplitMultigridConv
+        module.__class__ = FASTER.get(type(module), type(module))
+        if isinstance(module, nn.Sequential) and hasattr(module, "bn"):
+            module.conv.bias.requires_grad_(False)
     return model

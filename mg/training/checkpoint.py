@@ -15,7 +15,7 @@ import torch
 from mg.errors import UserError, short_of_memory
 from mg.files import atomic_path
 
-FORMAT = "mg-checkpoint-3"
+FORMAT = "mg-checkpoint-4"
 
 
 def read_torch(path: Path) -> Any:

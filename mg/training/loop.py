@@ -23,14 +23,15 @@ from mg.networks.execution import accelerate
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints, write_torch
 from mg.training.device import activation_type, device_name, use_processor
-from mg.training.feed import Clutter, Epoch, Feed, Pair, for_testing, for_training
+from mg.training.feed import Clutter, DeviceFeed, Epoch, Feed, Pair, for_testing, for_training
 from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
 from mg.training.step import GraphStep, Step, build_step, choose_execution
 from mg.training.team import ALONE, Team, synchronise_batch_norm
 
 MODEL_FORMAT = "mg-model-1"
-VALIDATION_BATCH = {"cpu": 100, "cuda": 500}  # a card is started for each operation of each batch
+VALIDATION_BATCH = 100
+VALIDATION_BATCH_ON_CARD = 500  # of what lies there already: fewer kernels to start
 EXECUTED = {
     "eager": "",
     "graph": ", steps recorded",
@@ -407,7 +408,8 @@ class _Run:
     def _validate(self) -> dict[str, Any]:
         self.model.eval()
         metrics = self.objective.metrics()
-        for x, y in self.valid_feed.once(VALIDATION_BATCH[self.device.type]):
+        there = self.device.type == "cuda" and isinstance(self.valid_feed, DeviceFeed)
+        for x, y in self.valid_feed.once(VALIDATION_BATCH_ON_CARD if there else VALIDATION_BATCH):
             metrics.update(self.take.forward(x).float(), y)
         return metrics.compute()
 

@@ -122,13 +122,14 @@ class CompiledStep(Step):
         """Compile and try, leaving no trace of the trial in the model."""
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         devices = [self.device] if self.device.type == "cuda" else []
-        self.share_of_loss = torch.compile(super().share_of_loss, dynamic=False)
         self.tried = True
         try:
+            # The whole graph or none: where torch.compile gives up by itself it does not say so.
+            self.share_of_loss = torch.compile(super().share_of_loss, fullgraph=True, dynamic=False)
             with torch.random.fork_rng(devices):
                 self.backward(x, y)
         except Exception as error:  # compilers fail in every way there is
-            del self.share_of_loss
+            self.__dict__.pop("share_of_loss", None)
             self.execution = "eager"
             self.log(f"not compiled, goes on without: {_first_line(error)}")
         self.model.load_state_dict(before)
