@@ -22,6 +22,7 @@ TABLES = [  # run, task and measure of every column but the first
     [
         ("standard", "segmentation", "mean_iu"),
         ("wide", "segmentation", "mean_iu"),
+        ("paper-bf16", "segmentation", "mean_iu"),
         ("standard", "translation", "mean_iu"),
         ("wide", "translation", "mean_iu"),
         ("standard", "spatial_transform", "mean_iu"),
