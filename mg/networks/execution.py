@@ -24,8 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mg.networks.mnist import UpConv
-from mg.networks.pyramid import ConvBN, MultigridConv, Pyramid, resample_and_concatenate
+from mg.networks.pyramid import (
+    ConvBN,
+    MultigridConv,
+    Pyramid,
+    UpConv,
+    resample_and_concatenate,
+)
 
 
 class SplitMultigridConv(MultigridConv):

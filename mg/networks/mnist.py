@@ -15,7 +15,6 @@ units of pmg and r_pmg, one grid, one width throughout, and as close to as many 
 """
 
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -28,6 +27,7 @@ from mg.networks.pyramid import (
     Pyramid,
     ResidualMultigridUnit,
     TakeGrid,
+    UpConv,
     block,
     coarse_to_fine,
     leave_out_unread,
@@ -36,25 +36,6 @@ from mg.networks.pyramid import (
 )
 
 # ------------------------------------------------------------------------ U-Net and U-MG
-
-
-class UpConv(nn.ModuleList):
-    """Per grid a transposed 2x2 convolution (stride 2), batch norm and ReLU: double every grid."""
-
-    def __init__(self, n_in: Sequence[int], n_out: Sequence[int]):
-        super().__init__(
-            nn.Sequential(
-                OrderedDict(
-                    conv=nn.ConvTranspose2d(a, b, 2, stride=2),
-                    bn=nn.BatchNorm2d(b),
-                    relu=nn.ReLU(inplace=True),
-                )
-            )
-            for a, b in zip(n_in, n_out, strict=True)
-        )
-
-    def forward(self, pyramid: Pyramid) -> Pyramid:
-        return [up(x) for up, x in zip(self, pyramid, strict=True)]
 
 
 class UNet(nn.Module):

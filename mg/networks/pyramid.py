@@ -24,6 +24,7 @@ Source: Ke, Maire, Yu, "Multigrid Neural Architectures", CVPR 2017, sections 3 a
 (order of concatenation, padding, biases) follow the authors' Torch7 code.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -308,6 +309,25 @@ class PyramidPool(nn.Module):
         if not self.concat:
             return list(widths)
         return [*widths[:-2], widths[-2] + widths[-1]]
+
+
+class UpConv(nn.ModuleList):
+    """Per grid a transposed 2x2 convolution (stride 2), batch norm and ReLU: double every grid."""
+
+    def __init__(self, n_in: Widths, n_out: Widths):
+        super().__init__(
+            nn.Sequential(
+                OrderedDict(
+                    conv=nn.ConvTranspose2d(a, b, 2, stride=2),
+                    bn=nn.BatchNorm2d(b),
+                    relu=nn.ReLU(inplace=True),
+                )
+            )
+            for a, b in zip(n_in, n_out, strict=True)
+        )
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        return [up(x) for up, x in zip(self, pyramid, strict=True)]
 
 
 # ------------------------------------------------------------------------ out of the pyramid
