@@ -340,7 +340,7 @@ def _train(commands) -> None:
         "--schedule", default="paper", help="of the rate: paper, every_30 or one_cycle"
     )
     parser.add_argument("--learning-rate", type=float, default=0.1, help="highest rate")
-    parser.add_argument("--weight-decay", type=float, default=5e-4, help="of every parameter")
+    parser.add_argument("--weight-decay", type=float, default=5e-4, help="of what is trained")
     parser.add_argument("--epochs", type=_whole(1), default=200, help="number of epochs")
     parser.add_argument(
         "--iterations", type=_whole(1), default=150, help="optimiser steps per epoch"
@@ -375,7 +375,8 @@ def _train(commands) -> None:
         "--execution",
         default="auto",
         help="of a step: eager, graph (recorded once and replayed, on CUDA), compiled "
-        "(torch.compile, takes a minute or more to start) or auto (the last two on CUDA)",
+        "(torch.compile, takes a minute or more to start) or auto: MNIST's tasks on CUDA recorded, "
+        "with a million images ahead compiled too, all else eager",
     )
     parser.add_argument(
         "--tensorboard", type=Path, help="folder for TensorBoard's files, if it is installed"

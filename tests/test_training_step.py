@@ -138,8 +138,8 @@ def test_what_was_measured_to_be_fastest_is_chosen():
 def test_a_recorded_step_gives_the_same_weights(kind, recipe, activations):
     """Up to rounding: sums on a GPU come in any order.
 
-    The gradient of a bias before a batch norm is nothing but rounding, which AdamW scales up to a
-    whole step; there, only the losses are compared.
+    AdamW scales a gradient that is little more than rounding up to a whole step; there, only the
+    losses are compared.
     """
     eager, eager_loss, *_ = trained(recipe, "eager", "cuda", activations)
     graph, loss, execution, lines = trained(recipe, kind, "cuda", activations)

@@ -1,7 +1,7 @@
 """A faster execution of the multigrid units: the same function of the same weights.
 
-`pyramid.py` says what a network is. Two things are done differently here; rounding differs,
-nothing else. `benchmarks/training.py` measures what they bring.
+`pyramid.py` says what a network is. Two things are done differently here; outputs differ by
+rounding only. `benchmarks/training.py` measures what they bring.
 
 *Neighbours at their resolution.* There, a grid's convolution reads its finer neighbour pooled,
 itself, and its coarser neighbour upsampled, concatenated. A convolution is linear in its channels,
@@ -17,7 +17,7 @@ grid is never written, nor concatenated.
 *No biases in training.* Batch norm takes away again what a bias before it adds to all pixels of a
 channel, so a training's outputs do not depend on it, and its gradient is zero. Adding it and
 finding that zero are two passes over the largest tensors. Only the running mean, which evaluation
-uses, knows of it.
+uses, knows of it. Such biases stay as they were drawn, where weight decay would shrink them.
 """
 
 import torch
@@ -104,7 +104,8 @@ FASTER = {MultigridConv: SplitMultigridConv, ConvBN: UnbiasedConvBN, UpConv: Unb
 def accelerate(model: nn.Module) -> nn.Module:
     """Let `model` and everything in it be executed faster; parameters and their names stay.
 
-    Biases before a batch norm require no gradient any more.
+    Biases before a batch norm require no gradient any more. In training, a forward pass must be
+    followed by its backward pass before the next (PyTorch says so if it is not).
     """
     for module in model.modules():
         module.__class__ = FASTER.get(type(module), type(module))

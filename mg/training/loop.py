@@ -151,13 +151,14 @@ def train(
     residual = networks.registry.resolve_network(network, dataset).residual
     goal, optimizer = objective(dataset), recipe.build_optimizer(model)
     activations = activation_type(recipe.precision, device)
-    if execution == "auto":
-        pixels = isinstance(train_feed, Clutter)
-        execution = choose_execution(device, team, pixels, recipe.images)
-    step = build_step(execution, team, log, model, goal.loss, optimizer, activations, parts)
-    run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step, team)
     checkpoints = Checkpoints(output / "checkpoints", settings)
     state = checkpoints.load(log)
+    if execution == "auto":
+        done = state["epoch"] * recipe.iterations + state["iteration"] if state else 0
+        left = (recipe.steps - done) * recipe.batch
+        execution = choose_execution(device, team, isinstance(train_feed, Clutter), left)
+    step = build_step(execution, team, log, model, goal.loss, optimizer, activations, parts)
+    run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step, team)
     if state:
         run.restore(state)
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")

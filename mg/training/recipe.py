@@ -26,7 +26,8 @@ class Recipe:
             along a cosine to zero. `every_30`: a tenth of the rate after every 30 epochs, the
             paper's for ImageNet.
         learning_rate: the highest rate of the schedule; 0.1 in the paper.
-        weight_decay: applied to every parameter; 5e-4 in the paper.
+        weight_decay: applied to every parameter that is trained (biases before a batch norm are
+            not: nothing depends on them); 5e-4 in the paper.
         epochs: number of epochs; 200 in the paper.
         iterations: optimiser steps per epoch (150 segmentation, 800 spatial tasks in the paper).
         batch: examples per optimiser step; 64 in the paper.
@@ -106,7 +107,7 @@ class Recipe:
         return self.learning_rate * 10 ** (-3 * epoch / max(1, self.epochs - 1))
 
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """The optimiser over every parameter of `model`."""
+        """The optimiser over every parameter of `model` that is trained."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         common = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         if self.optimizer == "adamw":

@@ -6,6 +6,7 @@ and then replayed, from buffers that always lie in the same place. Nothing in a 
 device.
 """
 
+import os
 from collections.abc import Callable, Iterable
 
 import torch
@@ -17,7 +18,8 @@ from mg.training.feed import Pair
 from mg.training.team import Team
 
 EXECUTIONS = ("eager", "graph", "compiled")
-COMPILED_FROM = 1_000_000  # training images that win back the minutes of compiling
+COMPILED_FROM = 1_000_000  # images to train on that win back the time of compiling
+COMPILERS = 4  # processes that compile for one training
 
 
 class Step:
@@ -106,7 +108,7 @@ class TeamStep(Step):
 
 
 class CompiledStep(Step):
-    """Steps whose network and loss are compiled (torch.compile) at the first batch, in minutes."""
+    """Steps whose network and loss are compiled (torch.compile) at the first batch."""
 
     def __init__(self, *args, log: Callable[[str], None], **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -124,6 +126,7 @@ class CompiledStep(Step):
         devices = [self.device] if self.device.type == "cuda" else []
         self.tried = True
         try:
+            _limit_compilers()
             # The whole graph or none: where torch.compile gives up by itself it does not say so.
             self.share_of_loss = torch.compile(super().share_of_loss, fullgraph=True, dynamic=False)
             with torch.random.fork_rng(devices):
@@ -133,6 +136,14 @@ class CompiledStep(Step):
             self.execution = "eager"
             self.log(f"not compiled, goes on without: {_first_line(error)}")
         self.model.load_state_dict(before)
+
+
+def _limit_compilers() -> None:
+    """Let PyTorch compile with few processes, unless its own variable says how many."""
+    from torch._inductor import config  # takes a second
+
+    if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
+        config.compile_threads = min(COMPILERS, config.compile_threads)
 
 
 class GraphStep:
@@ -230,13 +241,13 @@ class GraphStep:
 
 
 def choose_execution(device: torch.device, team: Team, pixels: bool, images: int) -> str:
-    """The fastest way that was measured for such a training (docs/performance.md).
+    """How to execute the steps of a training, by what was measured (docs/performance.md).
 
-    On a card steps are recorded, long trainings compiled too; only networks that answer with
-    `pixels` were measured there.
+    On a card steps are recorded; where many images are left they are compiled too. Only networks
+    that answer with `pixels` were measured there.
 
     Args:
-        images: training examples seen in the whole training.
+        images: training examples that are left to be seen, repetitions counted.
     """
     if device.type != "cuda" or team.world > 1 or not pixels:
         return "eager"
