@@ -29,9 +29,12 @@ part() {
 }
 set -o pipefail
 
-part tests "$python" -m pytest -q -p no:cacheprovider -k "recorded or never_waits or goes_on_where" tests/test_training_step.py tests/test_training_loop.py tests/test_metrics.py
-part pmg "$python" benchmarks/training.py --networks pmg --compile --rounds 7
-part others "$python" benchmarks/training.py --networks unet umg sg r_sg r_pmg --rounds 7
-part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg unet --rounds 7
-part r_pmg "$python" benchmarks/training.py --networks r_pmg --compile --rounds 7
+export TORCHINDUCTOR_COMPILE_THREADS=1 # six tests at a time
+part tests "$python" -m pytest -q -n 6 -p no:cacheprovider -k "recorded or never_waits or goes_on_where" tests/test_training_step.py tests/test_training_loop.py tests/test_metrics.py
+export TORCHINDUCTOR_COMPILE_THREADS=$(nproc)
+for network in pmg r_pmg unet; do
+    part $network "$python" benchmarks/training.py --networks $network --compile --rounds 7
+done
+part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg --rounds 7
+part others "$python" benchmarks/training.py --networks umg sg r_sg --rounds 7
 exit $failed
