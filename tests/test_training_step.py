@@ -14,7 +14,13 @@ from mg.networks import build
 from mg.networks.execution import accelerate
 from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
-from mg.training.step import COMPILED_FROM, build_step, choose_execution
+from mg.training.step import (
+    COMPILED_FROM,
+    COMPILERS,
+    build_step,
+    choose_execution,
+    limit_compilers,
+)
 from mg.training.team import ALONE, Team
 
 RECIPES = [
@@ -114,6 +120,17 @@ def test_where_nothing_can_be_compiled_training_goes_on_unchanged(monkeypatch):
     assert execution == "eager" and len(lines) == 1 and "not compiled" in lines[0]
     assert loss == plain_loss
     assert all(torch.equal(found[name], value) for name, value in plain.items())
+
+
+def test_few_processes_compile_unless_the_user_says_otherwise(monkeypatch):
+    config = torch._inductor.config
+    for said, expected in ((None, COMPILERS), ("32", 32)):
+        monkeypatch.setattr(config, "compile_threads", 32)
+        monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+        if said:
+            monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", said)
+        limit_compilers()
+        assert config.compile_threads == expected
 
 
 def test_an_execution_that_is_not_there_is_refused():

@@ -126,7 +126,7 @@ class CompiledStep(Step):
         devices = [self.device] if self.device.type == "cuda" else []
         self.tried = True
         try:
-            _limit_compilers()
+            limit_compilers()
             # The whole graph or none: where torch.compile gives up by itself it does not say so.
             self.share_of_loss = torch.compile(super().share_of_loss, fullgraph=True, dynamic=False)
             with torch.random.fork_rng(devices):
@@ -138,7 +138,7 @@ class CompiledStep(Step):
         self.model.load_state_dict(before)
 
 
-def _limit_compilers() -> None:
+def limit_compilers() -> None:
     """Let PyTorch compile with few processes, unless its own variable says how many."""
     from torch._inductor import config  # takes a second
 
