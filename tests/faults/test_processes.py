@@ -550,5 +550,9 @@ def test_a_killed_snakemake_leaves_one_training_and_the_next_waits_for_it(projec
     output, _ = second.communicate()
     assert second.returncode == 0, output
     assert "its results stand" in log.read_text()
-    assert not (model / "checkpoints").exists() and not trainings(project)
+    assert not (model / "checkpoints").exists()
+    end = time.monotonic() + 60
+    while trainings(project):  # the orphan lets go of the folder before its last moments
+        assert time.monotonic() < end, "a training went on"
+        time.sleep(0.02)
     json.loads((model / "run.json").read_text())
