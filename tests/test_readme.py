@@ -1,6 +1,8 @@
 """The numbers in README.md are those of the results that come with the repository."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -88,3 +90,17 @@ def test_the_kept_records_are_whole():
     runs, configurations = REFERENCE.rglob("run.json"), REFERENCE.rglob("configuration.yaml")
     assert len([read_run(path) for path in runs]) > 100
     assert len([read_configuration(path) for path in configurations]) > 5
+
+
+def test_the_network_that_comes_trained_segments(mnist_directory, tmp_path):
+    """On the first of the authors' test images, by this version."""
+    model = REFERENCE / "paper-bf16/models/segmentation/r_pmg/seed0/model.pt"
+    data, metrics = tmp_path / "test.h5", tmp_path / "metrics.json"
+    drawn = ["--task", "segmentation", "--split", "test", "--mode", "paper", "--count", "32"]
+    written = ["--metrics", metrics, "--predictions", tmp_path / "predictions.h5"]
+    for command in (
+        ["generate", *drawn, "--mnist", mnist_directory, "--output", data],
+        ["evaluate", "--model", model, "--data", data, *written],
+    ):
+        subprocess.run([sys.executable, "-m", "mg", *command], check=True, capture_output=True)
+    assert read_json(metrics)["mean_iu"] > 0.7

@@ -139,7 +139,7 @@ def test_an_execution_that_is_not_there_is_refused():
             trained(RECIPES[0], execution)
 
 
-def test_what_was_measured_to_be_fastest_is_chosen():
+def test_auto_compiles_long_trainings_on_a_card_and_records_short_ones():
     card, long = torch.device("cuda"), COMPILED_FROM
     assert choose_execution(torch.device("cpu"), ALONE, True, long) == "eager"
     assert choose_execution(card, ALONE, True, long - 1) == "graph"
