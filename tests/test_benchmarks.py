@@ -1,5 +1,6 @@
 """The benchmarks run and print their tables, on a few small images."""
 
+import csv
 import json
 import os
 import subprocess
@@ -73,3 +74,20 @@ def test_time_to_quality_goes_down_until_the_goal_is_missed(tiny, tmp_path):
     assert printed("time_to_quality.py", *arguments) == text  # nothing is trained again
     printed("time_to_quality.py", *arguments, "--epochs", 2)  # the results of 4 are not taken
     assert json.loads((tmp_path / "out/paper/seed0/run.json").read_text())["images"] == 64
+
+
+def test_changes_of_the_papers_recipe_lead_to_different_trainings(tiny, tmp_path):
+    cases = ("r_pmg", "r_pmg-exponential", "unet", "unet-steps", "unet-free")
+    arguments = (
+        *("--train", tiny / "train.h5", "--valid", tiny / "valid.h5", "--output", tmp_path / "out"),
+        *("--epochs", 3, "--iterations", 2, "--task", "translation", "--cases", *cases),
+    )
+    text = printed("paper_recipe.py", *arguments)
+    found = rows(text, "unet") + rows(text, "r_pmg")
+    assert len(found) == len({tuple(row[:2]) for row in found}) == len(cases)
+    last = {}
+    for name in cases:
+        with open(tmp_path / "out" / name / "history.csv", newline="") as file:
+            last[name] = list(csv.DictReader(file))[-1]["train_loss"]
+    assert len(set(last.values())) == len(cases)  # every change changes something
+    assert printed("paper_recipe.py", *arguments) == text  # nothing is trained again
