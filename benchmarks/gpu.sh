@@ -37,4 +37,12 @@ for network in pmg r_pmg unet; do
 done
 part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg --rounds 7
 part others "$python" benchmarks/training.py --networks umg sg r_sg --rounds 7
+if command -v nvidia-cuda-mps-control >/dev/null; then # the kernels of several processes at once
+    CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d)
+    export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY=$CUDA_MPS_PIPE_DIRECTORY
+    if nvidia-cuda-mps-control -d; then
+        trap 'echo quit | nvidia-cuda-mps-control' EXIT
+        part side-by-side-mps "$python" benchmarks/training.py --side-by-side --networks pmg --rounds 7
+    fi
+fi
 exit $failed
