@@ -337,7 +337,9 @@ def _train(commands) -> None:
     parser.add_argument("--valid", type=Path, help="HDF5 file to measure progress on")
     parser.add_argument("--optimizer", default="sgd", help="sgd or adamw")
     parser.add_argument(
-        "--schedule", default="paper", help="of the rate: paper, every_30 or one_cycle"
+        "--schedule",
+        default="paper",
+        help="of the rate: paper, exponential, steps, every_30 or one_cycle",
     )
     parser.add_argument("--learning-rate", type=float, default=0.1, help="highest rate")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="of what is trained")

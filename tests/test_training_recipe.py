@@ -1,5 +1,7 @@
 """The schedules and optimisers of the paper and of the short recipe."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,6 +27,14 @@ def test_plain_networks_decay_exponentially(epoch):
 )
 def test_residual_networks_decay_in_steps(epoch, expected):
     assert rate_in_epoch(PAPER, epoch, residual=True) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule, kind", [("exponential", False), ("steps", True)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_every_network_can_have_the_schedule_of_either_kind(schedule, kind, residual):
+    recipe = replace(PAPER, schedule=schedule)
+    found = [rate_in_epoch(recipe, epoch, residual) for epoch in range(1, 201)]
+    assert found == [rate_in_epoch(PAPER, epoch, kind) for epoch in range(1, 201)]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 5])
