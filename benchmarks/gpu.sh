@@ -2,7 +2,7 @@
 # What only a GPU can tell, in one command: the tests that need one, then speed, what matters most
 # first. Where time is short, stop it at any moment: every part is kept as far as it came.
 #
-#     benchmarks/gpu.sh [FOLDER]      fifteen minutes by estimate; output into FOLDER (results/gpu)
+#     benchmarks/gpu.sh [FOLDER]      twenty minutes by estimate; output into FOLDER (results/gpu)
 #
 # PYTHON names an interpreter other than that of .venv. A part that fails does not stop the next.
 set -u
@@ -41,7 +41,7 @@ if command -v nvidia-cuda-mps-control >/dev/null; then # the kernels of several 
     CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d)
     export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY=$CUDA_MPS_PIPE_DIRECTORY
     if nvidia-cuda-mps-control -d; then
-        trap 'echo quit | nvidia-cuda-mps-control' EXIT
+        trap 'echo quit | nvidia-cuda-mps-control; rm -rf "$CUDA_MPS_PIPE_DIRECTORY"' EXIT
         part side-by-side-mps "$python" benchmarks/training.py --side-by-side --networks pmg --rounds 7
     fi
 fi

@@ -4,8 +4,8 @@
 
 Trainings of 240,000 images on segmentation, networks as narrow as in the default configuration,
 measured on a validation set after the last epoch; interrupted, the same command goes on. On one CPU
-core each takes about ten minutes. results/reference/README.md has what was found, and how to make
-the files.
+core each takes eight to fifteen minutes. results/reference/README.md has what was found,
+docs/performance.md ("Time to quality") how to make the files.
 """
 
 import argparse
@@ -14,10 +14,13 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.training.loop import train
-from mg.training.recipe import Recipe
+import torch  # noqa: E402
+
+from mg.errors import UserError  # noqa: E402
+from mg.training.loop import Interrupted, is_finished, train  # noqa: E402
+from mg.training.recipe import Recipe  # noqa: E402
 
 PAPER = Recipe(batch=16, precision="auto")
 STEPS, EXPONENTIAL = (replace(PAPER, schedule=schedule) for schedule in ("steps", "exponential"))
@@ -29,7 +32,10 @@ OPTIONS = {
 
 
 class FreeBatchNorm(Recipe):
-    """No weight decay of scales and shifts, which are the parameters with one dimension."""
+    """No weight decay of scales and shifts, which are the parameters with one dimension.
+
+    The benchmark's own: run.json does not know of it.
+    """
 
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         optimizer = super().build_optimizer(model)
@@ -71,9 +77,10 @@ def main() -> None:
         changed, network, recipe, options = CASES[name]
         recipe = replace(recipe, **length)
         history = arguments.output / name / "history.csv"
-        if not history.exists():
+        training = (network, arguments.task, OPTIONS[network] | options, recipe, 0)
+        if not is_finished(*training, [arguments.train], history.parent):
             train(
-                *(network, arguments.task, OPTIONS[network] | options, recipe, 0),
+                *training,
                 *([arguments.train], arguments.valid, history.parent, torch.device("cpu")),
                 threads=1,
                 log=lambda line: print(line, file=sys.stderr),
@@ -88,4 +95,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, Interrupted) as error:
+        sys.exit(f"paper_recipe.py: {error}")

@@ -76,8 +76,11 @@ def test_time_to_quality_goes_down_until_the_goal_is_missed(tiny, tmp_path):
     assert json.loads((tmp_path / "out/paper/seed0/run.json").read_text())["images"] == 64
 
 
+CHANGES = ("unit", "steps", "decay", "free")
+
+
 def test_changes_of_the_papers_recipe_lead_to_different_trainings(tiny, tmp_path):
-    cases = ("r_pmg", "r_pmg-exponential", "unet", "unet-steps", "unet-free")
+    cases = ("r_pmg", "r_pmg-exponential", "unet", *(f"unet-{c}" for c in CHANGES))
     arguments = (
         *("--train", tiny / "train.h5", "--valid", tiny / "valid.h5", "--output", tmp_path / "out"),
         *("--epochs", 3, "--iterations", 2, "--task", "translation", "--cases", *cases),

@@ -22,7 +22,7 @@ class Recipe:
             in the authors' code) or `adamw`.
         schedule: `exponential`: from 1 to 1/1000 of the rate, epoch by epoch. `steps`: a fifth
             after 30, 60 and 80 % of the epochs. `paper`: the first for plain networks, the second
-            for residual ones, to whose advantage it is by far (benchmarks/paper_recipe.py).
+            for residual ones (benchmarks/paper_recipe.py has what either brings).
             `every_30`: a tenth after every 30 epochs, the paper's for ImageNet. `one_cycle`: up
             over the first fifth of the iterations, then down along a cosine to zero.
         learning_rate: the highest rate of the schedule; 0.1 in the paper.
