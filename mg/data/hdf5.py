@@ -53,7 +53,8 @@ FILES = Layout("mg-files-1", "paths of images and their classes", (np.uint8, 2),
 
 _LAYOUTS = {layout.format: layout for layout in (PIXELS, IMAGES, FILES)}
 CHECKSUM = "attributes_crc32"
-_KINDS = dict.fromkeys(("task", "split", "mode", "directory"), str) | {
+_NAMES = ("task", "split", "mode")  # messages quote them: no line breaks, no control characters
+_KINDS = dict.fromkeys((*_NAMES, "directory"), str) | {
     "canvas": int,
     "classes": list,
 }
@@ -294,7 +295,8 @@ def load(
 
 def _check_attributes(attributes: dict[str, Any], y: np.ndarray) -> None:
     for name, value in attributes.items():
-        if not isinstance(value, _KINDS.get(name, object)):
+        sound = isinstance(value, _KINDS.get(name, object))
+        if not sound or (name in _NAMES and not value.isprintable()):
             raise ValueError(f"its {name} is {value!r:.60}")
     names = attributes.get("classes")
     if names is not None:

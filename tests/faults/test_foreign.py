@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from processes import evaluate, run_mg, saliency, train
@@ -352,6 +352,7 @@ def of_a_task(request):
             lambda text: "\0" not in text), st.lists(st.integers(0, 9), max_size=3)),
     )
 )  # fmt: skip
+@example({"task": "\n"})
 def test_any_attributes_of_a_data_set(tmp_path, of_a_task, attributes):
     """None stands for an attribute that is missing."""
     task, sound = of_a_task
