@@ -230,6 +230,22 @@ def test_a_folder_that_is_gone_ends_in_one_line(folder, tmp_path, workers):
         list(imagenet.load(photographs, torch.tensor([[0]]), torch.tensor([[1]]), workers))
 
 
+def test_python_ends_with_workers_at_work(folder, tmp_path):
+    script = f"""
+import torch
+from mg.data import hdf5, imagenet
+data = hdf5.load({str(tmp_path / "train.h5")!r}, layout=hdf5.FILES)
+numbers = torch.arange(40).view(20, 2)
+batches = imagenet.load(imagenet.Photographs(data, True), numbers, numbers, workers=2)
+print(next(batches)[1].shape)
+"""
+    listed(folder, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "torch.Size([2])\n", "")
+
+
 def test_colours_are_kept_apart(folder, tmp_path):
     """Channels in order R, G, B: the brightest mean channel of the red class is red."""
     photographs = imagenet.Photographs(listed(folder, tmp_path, "test"), training=False)

@@ -15,13 +15,16 @@ A change is drawn from a seed that comes with the image's number, so it does not
 process makes it, nor on what was made before.
 """
 
+import atexit
 import csv
+import multiprocessing
 import os
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -368,9 +371,25 @@ def load(
             )
         return batch
 
-    return map(checked, loader)
+    others = multiprocessing.active_children()
+    batches = map(checked, loader)
+    _workers.update({*multiprocessing.active_children()}.difference(others))
+    return batches
+
+
+_workers: WeakSet[multiprocessing.Process] = WeakSet()
 
 
 def _leave_signals_to_the_training(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End those that are still there when Python ends: it would send SIGTERM and wait for ever."""
+    left = [worker for worker in _workers if worker.is_alive()]
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch takes a killed worker for an error
+    for worker in left:
+        worker.kill()
