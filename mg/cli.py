@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mg.data import SPLITS
-from mg.errors import UserError, short_of_memory, short_of_threads
+from mg.data.progress import say
+from mg.errors import UserError, short_of_files, short_of_memory, short_of_threads
 from mg.networks.registry import DATASETS
+from mg.signals import STOPPING, heeded
 
 TASKS = tuple(name for name, spec in DATASETS.items() if spec.family == "mnist")
 CLASSIFICATION = tuple(name for name in DATASETS if name not in TASKS)
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     name = "mg"
     try:
-        for number in _STOPPING:
+        for number in heeded():
             signal.signal(number, stop)
         settings = build_parser().parse_args(arguments)
         settings.arguments = sys.argv[1:] if arguments is None else arguments
@@ -41,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if stopped:  # whatever a library has made of the interrupt
-            sys.exit(_fail(f"{name}: {_STOPPING[stopped[0]]}", 128 + stopped[0]))
-        if isinstance(error, BrokenPipeError):
+            sys.exit(_fail(f"{name}: {STOPPING[stopped[0]]}", 128 + stopped[0]))
+        if isinstance(error, BrokenPipeError):  # of standard output
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         elif message := _users_message(error):
             sys.exit(_fail(f"{name}: error: {message}", 2))
@@ -50,15 +52,17 @@ def main(arguments: list[str] | None = None) -> None:
             raise
 
 
-_STOPPING = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
-
-
 def _users_message(error: BaseException) -> str | None:
     """What to tell of an error that is not a fault of this program; None if it is one."""
     # Who turned a GPU's own error into a `UserError` says more; other causes were not foreseen.
     foreseen = type(error.__cause__).__name__ == "OutOfMemoryError"
     if short_of_memory(error) and not foreseen:
-        return "not enough memory; use a smaller set or batch, or a machine with more"
+        return (
+            "not enough memory; use a smaller set or batch, fewer workers, or a machine with more "
+            "(in a container, see /dev/shm too)"
+        )
+    if short_of_files(error):
+        return "too many open files; ask for fewer workers, or raise their limit (see `ulimit -n`)"
     if short_of_threads(error):
         return (
             "the system begins no more threads or processes for this user (see `ulimit -u`, in a "
@@ -73,12 +77,8 @@ def _users_message(error: BaseException) -> str | None:
 
 
 def _fail(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
+    say(message)
     return status
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,11 +147,11 @@ def _fetch(commands) -> None:
         from mg.data import cifar, mnist
 
         if settings.data == "mnist":
-            served = mnist.fetch(settings.output, settings.source or mnist.SOURCES, log=_log)
+            served = mnist.fetch(settings.output, settings.source or mnist.SOURCES, log=say)
             files = list(mnist.SHA256)
         else:
             sources = settings.source or cifar.SOURCES
-            served = cifar.fetch(settings.data, settings.output, sources, log=_log)
+            served = cifar.fetch(settings.data, settings.output, sources, log=say)
             files = [cifar.ARCHIVES[settings.data].file]
         if settings.record:
             from mg.files import write_json
@@ -292,13 +292,13 @@ def _train(commands) -> None:
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
         device = choose_device(settings.device)
         try:
-            with sole_training(settings.output, _log) as waited, join_team(device) as team:
+            with sole_training(settings.output, say) as waited, join_team(device) as team:
                 training = (settings.network, settings.task, settings.options, recipe)
                 files = settings.train
                 waited = any(team.gather(waited))
                 if waited and is_finished(*training, settings.seed, files, settings.output):
                     if team.first:
-                        _log("the training that was waited for was this one; its results stand")
+                        say("the training that was waited for was this one; its results stand")
                     return
                 train(
                     settings.network,
@@ -318,7 +318,7 @@ def _train(commands) -> None:
                     execution=settings.execution,
                     tensorboard=settings.tensorboard,
                     team=team,
-                    log=_log,
+                    log=say,
                 )
         except Interrupted as interruption:
             sys.exit(_fail(f"mg train: {interruption}", 128 + interruption.signal))

@@ -18,9 +18,11 @@ _SHORT = re.compile(
     "out of memory|not enough memory|allocate memory|bad_alloc|memory allocation failed"
     "|could not create a primitive|error return without exception set"
     "|codec configuration error when writing"
+    r"|allocate shared memory|DataLoader worker .* is killed by signal: (Killed|Bus error)"
 )
 _PERHAPS = re.compile("filter returned failure")  # HDF5 of damaged bytes, too
 _LITTLE = 1 << 26  # bytes
+_NO_FILE = re.compile("Too many open files")
 _NO_THREAD = re.compile("can't start new thread|Resource temporarily unavailable")
 
 
@@ -40,6 +42,14 @@ def short_of_threads(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, says that no process or thread can be begun."""
     return isinstance(error, BlockingIOError) or any(  # fork; otherwise Python's threads, C++'s
         isinstance(cause, RuntimeError) and _NO_THREAD.search(str(cause))
+        for cause in _causes(error)
+    )
+
+
+def short_of_files(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that no more files can be opened."""
+    return any(
+        isinstance(cause, OSError | RuntimeError) and _NO_FILE.search(str(cause))
         for cause in _causes(error)
     )
 

@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @functools.cache
 def commit() -> str | None:
-    """Commit of the checkout that runs, with `+changes` if files differ from it; None outside git.
+    """Commit of the checkout that runs; None outside git.
+
+    With `+changes` if files differ from it, `+unknown` if git does not say.
 
     A container or an installed package has no git folder: there MG_COMMIT, set when it was built,
     speaks for it.
@@ -21,9 +23,12 @@ def commit() -> str | None:
 
     def git(*arguments: str) -> str | None:
         # By itself git reads no checkout of another user, although its code runs here already.
-        command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]
+        # A lock that it need not take would stand in the way of who works there.
+        command = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", "-C", str(ROOT)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+            done = subprocess.run(
+                [*command, *arguments], capture_output=True, text=True, check=True, timeout=30
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
@@ -33,7 +38,8 @@ def commit() -> str | None:
     head = git("rev-parse", "--short=12", "HEAD")
     if head is None:
         return os.environ.get("MG_COMMIT")
-    return head + ("+changes" if git("status", "--porcelain", "--", "mg", "workflow") else "")
+    changed = git("status", "--porcelain", "--", "mg", "workflow")
+    return head + ("+unknown" if changed is None else "+changes" if changed else "")
 
 
 def versions() -> dict[str, str]:

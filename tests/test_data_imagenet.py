@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,20 +232,78 @@ def test_a_folder_that_is_gone_ends_in_one_line(folder, tmp_path, workers):
         list(imagenet.load(photographs, torch.tensor([[0]]), torch.tensor([[1]]), workers))
 
 
-def test_python_ends_with_workers_at_work(folder, tmp_path):
-    script = f"""
+# ------------------------------------------------------------------------ processes that decode
+
+LOAD = """
+import multiprocessing, os, resource, signal, sys, time, warnings
 import torch
 from mg.data import hdf5, imagenet
-data = hdf5.load({str(tmp_path / "train.h5")!r}, layout=hdf5.FILES)
-numbers = torch.arange(40).view(20, 2)
-batches = imagenet.load(imagenet.Photographs(data, True), numbers, numbers, workers=2)
-print(next(batches)[1].shape)
+warnings.simplefilter("ignore")  # more workers than this machine may have cores for
+photographs = imagenet.Photographs(hdf5.load(sys.argv[1], layout=hdf5.FILES), training=True)
+numbers = torch.arange(2000).view(1000, 2) % 40
+def load(workers):
+    return imagenet.load(photographs, numbers, numbers, workers)
 """
+
+
+@pytest.fixture
+def loading(folder, tmp_path):
+    """A script that goes on from `LOAD`, and a command that runs it."""
     listed(folder, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
-    )
+    return lambda script: [sys.executable, "-c", LOAD + script, str(tmp_path / "train.h5")]
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_python_ends_with_workers_at_work(loading):
+    done = run(loading("batches = load(2)\nprint(next(batches)[1].shape)"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "torch.Size([2])\n", "")
+
+
+def test_python_ends_where_not_all_workers_can_be_started(loading):
+    few = "resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))\n"
+    done = run(loading(few + "load(30)"))
+    assert done.returncode == 1 and "Too many open files" in done.stderr
+
+
+def test_a_signal_while_workers_start_is_heeded(loading):
+    """What it raises in a fork's callback, Python prints and passes over."""
+    done = run(
+        loading("""
+def stop(number, frame):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, stop)
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGTERM))
+try:
+    batches = load(2)
+except KeyboardInterrupt:
+    print("interrupted")
+""")
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+def test_workers_end_with_a_training_that_is_killed(loading):
+    """With so many, each holds open the pipe that the others would wait to write into."""
+    script = """
+batches = load(40)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(600)
+"""
+    process = subprocess.Popen(loading(script), stdout=subprocess.PIPE, text=True)
+    workers = process.stdout.readline().split()
+    time.sleep(3)  # until the pipe is full
+    process.kill()
+    process.wait()
+    assert len(workers) == 40
+    end = time.monotonic() + 60
+    while left := [pid for pid in workers if Path("/proc", pid).exists()]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 def test_colours_are_kept_apart(folder, tmp_path):

@@ -13,7 +13,7 @@ import torch
 
 from mg.errors import UserError
 from mg.training import loop
-from mg.training.checkpoint import Checkpoints, read_torch
+from mg.training.checkpoint import Checkpoints, read_torch, sole_training
 from mg.training.feed import for_training
 from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
@@ -155,7 +155,7 @@ def whole(tiny, tmp_path_factory):
     return read_torch(output / "model.pt")["state_dict"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_training_ends_with_the_same_weights(tiny, whole, tmp_path, number):
     cut = tmp_path / "cut"
     started = command(tiny, cut, "--checkpoint-seconds", "0.2")
@@ -173,6 +173,42 @@ def test_an_interrupted_training_ends_with_the_same_weights(tiny, whole, tmp_pat
     assert same(whole, read_torch(cut / "model.pt")["state_dict"])
     assert json.loads((cut / "run.json").read_text())["attempts"] == 2
     assert not (cut / "checkpoints").exists()
+
+
+def test_a_training_whose_log_nobody_reads_any_more_goes_on(tiny, whole, tmp_path):
+    process = subprocess.Popen(command(tiny, tmp_path), stderr=subprocess.PIPE, text=True)
+    assert "epochs" in process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+    assert same(whole, read_torch(tmp_path / "model.pt")["state_dict"])
+
+
+def test_the_lock_of_a_folder_outlives_its_checkpoints(tmp_path):
+    """Else who comes between the end of a training and that of its process makes another."""
+    checkpoints = Checkpoints(tmp_path / "run/checkpoints", {})
+    with sole_training(tmp_path / "run", print):
+        checkpoints.save({})
+        checkpoints.remove()
+        assert [path.name for path in checkpoints.newest.parent.iterdir()] == ["lock"]
+    assert not (tmp_path / "run").exists()
+    checkpoints.save({})
+    checkpoints.remove()
+    assert not checkpoints.newest.parent.exists()
+
+
+def test_processes_that_begin_and_end_at_once_are_not_refused(tmp_path):
+    script = """
+import sys, time
+from pathlib import Path
+from mg.training.checkpoint import sole_training
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    with sole_training(Path(sys.argv[1]), lambda line: None):
+        pass
+"""
+    started = [sys.executable, "-c", script, str(tmp_path / "run")]
+    processes = [subprocess.Popen(started, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate(timeout=120)[1] for process in processes] == [""] * 4
 
 
 def end_in_the_third_epoch(line):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -151,6 +152,24 @@ def command(photographs, output, *more):
         *("--batch", "4", "--threads", "1", "--device", "cpu", "--workers", "2"),
         *("--train", str(photographs / "train.h5"), "--output", str(output), *more),
     ]
+
+
+def test_a_worker_that_the_system_kills_is_explained(photographs, tmp_path):
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        command(photographs, cut, "--checkpoint-seconds", "0.2", "--iterations", "100000"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 120
+    while not (cut / "checkpoints/checkpoint.pt").exists() and time.monotonic() < end:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 2, messages
+    assert "not enough memory" in messages.splitlines()[-1] and "Traceback" not in messages
 
 
 def test_a_signal_to_all_processes_ends_in_a_checkpoint(photographs, tmp_path):

@@ -11,7 +11,7 @@ import hashes
 FAMILIES = ("mnist", "cifar", "imagenet")
 # How files are read and written, watched and resumed; and where the digits come from.
 MEANS = {
-    *("errors.py", "files.py", "provenance.py", "records.py", "networks/__init__.py"),
+    *("errors.py", "files.py", "provenance.py", "records.py", "signals.py", "networks/__init__.py"),
     *(
         "networks/options.py",
         "data/__init__.py",

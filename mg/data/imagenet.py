@@ -17,11 +17,14 @@ process makes it, nor on what was made before.
 
 import atexit
 import csv
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from weakref import WeakSet
@@ -34,7 +37,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mg.data import MOST_CLASSES, hdf5
 from mg.data.vision import transforms as T
-from mg.errors import UserError, short_of_memory
+from mg.errors import UserError, short_of_files, short_of_memory
+from mg.signals import STOPPING, postponed
 
 HELD_OUT = 25  # every 25th training image is for validation
 CROP = 224
@@ -302,7 +306,7 @@ def decode(path: str | PathLike) -> Image.Image:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
                 return _of_eight_bits(image).convert("RGB")
     except Exception as error:  # damaged files make the decoders stumble in every way there is
-        if short_of_memory(error):
+        if short_of_memory(error) or short_of_files(error):
             raise
         reason = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no readable image: {reason[0][:200]}") from error
@@ -356,7 +360,7 @@ def load(
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin,
-        worker_init_fn=_leave_signals_to_the_training,
+        worker_init_fn=_serve_the_training_alone,
         generator=torch.Generator(),  # not the global one: its state belongs to the training
         prefetch_factor=4 if workers else None,
     )
@@ -371,18 +375,35 @@ def load(
             )
         return batch
 
-    others = multiprocessing.active_children()
-    batches = map(checked, loader)
-    _workers.update({*multiprocessing.active_children()}.difference(others))
-    return batches
+    with postponed(), _remembered():
+        return map(checked, loader)  # starts the workers
 
 
 _workers: WeakSet[multiprocessing.Process] = WeakSet()
 
 
-def _leave_signals_to_the_training(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+@contextmanager
+def _remembered() -> Iterator[None]:
+    """Note which workers are started; if not all can be, end those that were."""
+    others = {*multiprocessing.active_children()}
+    try:
+        yield
+    except BaseException:
+        for worker in {*multiprocessing.active_children()} - others:
+            worker.kill()
+        raise
+    _workers.update({*multiprocessing.active_children()} - others)
+
+
+def _serve_the_training_alone(worker: int) -> None:
+    """Leave signals to it; end with it, even if it is killed (on Linux)."""
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_PR_SET_PDEATHSIG = 1
 
 
 @atexit.register

@@ -1,5 +1,7 @@
 """Progress on standard error: a bar on a terminal, a line now and then in a log."""
 
+import errno
+import os
 import sys
 import time
 from types import TracebackType
@@ -7,6 +9,16 @@ from types import TracebackType
 from tqdm import tqdm
 
 _SECONDS = 10  # between lines
+
+
+def say(line: str) -> None:
+    """Print a line; where nobody reads any more, the work goes on without."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe's reader, a terminal is gone
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class Bar(tqdm):
@@ -50,7 +62,7 @@ class Progress:
         elif time.monotonic() - self._last >= _SECONDS:
             self._last = time.monotonic()
             of = f" of {self.total:,}" if self.total else ""
-            print(f"{self.label}: {self._done:,}{of} {self.unit}", file=sys.stderr, flush=True)
+            say(f"{self.label}: {self._done:,}{of} {self.unit}")
 
     def __exit__(
         self,
@@ -63,5 +75,4 @@ class Progress:
         if error is None:
             seconds = time.monotonic() - self._start
             note = f", {self.note}" if self.note else ""
-            line = f"{self.label}: {self._done:,} {self.unit} in {seconds:.1f} s{note}"
-            print(line, file=sys.stderr, flush=True)
+            say(f"{self.label}: {self._done:,} {self.unit} in {seconds:.1f} s{note}")

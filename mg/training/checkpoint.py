@@ -16,6 +16,8 @@ from mg.errors import UserError, short_of_memory
 from mg.files import atomic_path
 
 FORMAT = "mg-checkpoint-4"
+LOCK = "lock"
+_TRIES = 1000  # to make a folder that others remove at the same time
 
 
 def read_torch(path: Path) -> Any:
@@ -85,7 +87,7 @@ def sole_training(output: Path, log: Callable[[str], None]) -> Iterator[bool]:
         yield waited
     finally:
         with suppress(OSError):
-            (folder / "lock").unlink()
+            (folder / LOCK).unlink()
         for unused in (folder, output):
             with suppress(OSError):
                 unused.rmdir()
@@ -94,10 +96,9 @@ def sole_training(output: Path, log: Callable[[str], None]) -> Iterator[bool]:
 
 def _lock(folder: Path, log: Callable[[str], None]) -> tuple[int, bool]:
     waited = False
+    path = folder / LOCK
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _open(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -116,6 +117,17 @@ def _lock(folder: Path, log: Callable[[str], None]) -> tuple[int, bool]:
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     return handle, waited
+
+
+def _open(path: Path) -> int:
+    """A handle to a file that is made, and its folder, if they are not there."""
+    for left in reversed(range(_TRIES)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except (FileNotFoundError, FileExistsError):  # who ended just now has removed the folder
+            if not left:
+                raise
 
 
 class Checkpoints:
@@ -138,6 +150,15 @@ class Checkpoints:
             temporary.write_bytes(content)
             if self.newest.exists():
                 os.replace(self.newest, self.previous)
+
+    def remove(self) -> None:
+        """Delete all of the folder but the lock of `sole_training`, which is somebody's."""
+        folder = self.newest.parent
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if path.name != LOCK:
+                    path.unlink()
+            folder.rmdir()
 
     def load(self, log) -> dict[str, Any] | None:
         """The newest readable state, or None if there is none.

@@ -5,7 +5,6 @@ epoch is drawn on the processor from one stream that seed and epoch decide, befo
 a resumed training needs no past draws, and no batch waits for the device.
 """
 
-import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from mg import networks
 from mg.data import cifar, hdf5
+from mg.data.progress import say
 from mg.errors import UserError
 
 DATA_FACTS = ("task", "split", "mode", "seed", "canvas")
@@ -317,7 +317,7 @@ class Photographs(Feed):
             for number in unreadable[unreadable >= 0].tolist():
                 if number not in self.unreadable:
                     path = photographs.path(number)
-                    print(f"warning: {path} cannot be read; left out", file=sys.stderr, flush=True)
+                    say(f"warning: {path} cannot be read; left out")
                     self.unreadable.add(number)
             if (y < 0).any():
                 x, y = x[y >= 0], y[y >= 0]

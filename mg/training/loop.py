@@ -3,7 +3,6 @@
 import csv
 import math
 import resource
-import shutil
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from mg.data.progress import Bar
 from mg.errors import UserError
 from mg.files import atomic_path, read_object, write_json
 from mg.networks.execution import accelerate
+from mg.signals import heeded
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints, write_torch
 from mg.training.device import activation_type, device_name, use_processor
@@ -37,7 +37,6 @@ EXECUTED = {
     "graph": ", steps recorded",
     "compiled": ", steps compiled at the first, which takes a minute or more",
 }
-STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
@@ -96,7 +95,7 @@ def train(
 
     Raises:
         UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
-        Interrupted: SIGTERM or SIGINT came; a checkpoint was written.
+        Interrupted: one of `STOPPING` came; a checkpoint was written.
     """
     use_processor(threads and max(1, threads // team.world))
     if not team.first:
@@ -201,7 +200,7 @@ def train(
         "versions": provenance.versions(),
     }
     write_json(output / "run.json", facts)  # last: it says that all is there
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    checkpoints.remove()
 
 
 def with_classes(
@@ -441,21 +440,21 @@ def _work(
                 run.step()
                 bar.update()
                 due = time.monotonic() - saved > checkpoint_seconds
-                number = team.largest(received[0] if received else int(due))
-                if number:
+                wish = team.largest(1 + received[0] if received else int(due))
+                if wish:
                     _check_finite(run, checkpoints)
                     state = run.state()
                     if team.first:
                         checkpoints.save(state)
                     team.wait()  # before anything ends a process, and with it the others
                     saved = time.monotonic()
-                if number in STOPPING:
+                if wish > 1:
                     raise Interrupted(
-                        number,
-                        f"{signal.Signals(number).name} at epoch {run.epoch + 1}, iteration "
+                        wish - 1,
+                        f"{signal.Signals(wish - 1).name} at epoch {run.epoch + 1}, iteration "
                         f"{run.iteration}: wrote {checkpoints.newest}; the same command goes on",
                     )
-                if number and bar.disable:
+                if wish and bar.disable:
                     log(_progress(run))
             _check_finite(run, checkpoints)
             row = run.end_epoch()
@@ -515,7 +514,7 @@ def _check_finite(run: _Run, checkpoints: Checkpoints) -> None:
 
 @contextmanager
 def _signals(team: Team):
-    """Collect SIGTERM and SIGINT instead of dying of them; a second one does kill.
+    """Collect the signals that ask to end instead of dying of them; a second one does kill.
 
     Not one of several processes: what is sent to all reaches it once more from their launcher.
     """
@@ -527,7 +526,7 @@ def _signals(team: Team):
         if team.world == 1:
             signal.signal(number, before[number])
 
-    for number in STOPPING:
+    for number in heeded():
         before[number] = signal.signal(number, note)
     try:
         yield received

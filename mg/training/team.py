@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from mg.errors import UserError
+from mg.signals import heeded
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        signals_to_handle=",".join([*(number.name for number in heeded()), "SIGQUIT"]),
     )
     try:
         elastic_launch(config, sys.executable)("-m", "mg", *arguments)

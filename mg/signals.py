@@ -1,0 +1,43 @@
+"""The signals that ask a process to end; what it has begun is saved or removed first."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STOPPING = {
+    signal.SIGTERM: "terminated",
+    signal.SIGINT: "interrupted",
+    signal.SIGHUP: "hung up",  # the terminal was closed, or the connection to it lost
+}
+
+
+def heeded() -> list[signal.Signals]:
+    """Those that end this process: all, but not SIGHUP where `nohup` says so."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOPPING if not (ignored and number == signal.SIGHUP)]
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Handle the signals that come meanwhile at the end.
+
+    An exception of a handler is lost where Python runs it inside a callback, as in a fork.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main one
+        return
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in heeded()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in received:
+            signal.raise_signal(number)
