@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
         settings.run(settings)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
+        # That of PyTorch's loaders raises again, of a killed worker, whenever another one ends.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if stopped:  # whatever a library has made of the interrupt
             sys.exit(_fail(f"{name}: {STOPPING[stopped[0]]}", 128 + stopped[0]))
         if isinstance(error, BrokenPipeError):  # of standard output

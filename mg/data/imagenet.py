@@ -18,13 +18,12 @@ process makes it, nor on what was made before.
 import atexit
 import csv
 import ctypes
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from weakref import WeakSet
@@ -375,24 +374,39 @@ def load(
             )
         return batch
 
-    with postponed(), _remembered():
-        return map(checked, loader)  # starts the workers
+    with postponed():
+        started, workers = _start(loader)
+    return map(checked, _watched(started, workers))
 
 
-_workers: WeakSet[multiprocessing.Process] = WeakSet()
+_workers: WeakSet[multiprocessing.Process] = WeakSet()  # of all loaders
 
 
-@contextmanager
-def _remembered() -> Iterator[None]:
-    """Note which workers are started; if not all can be, end those that were."""
+def _start(loader: DataLoader) -> tuple[Iterator, set[multiprocessing.Process]]:
+    """Its batches and workers; if not all of them can be started, those that were are ended."""
     others = {*multiprocessing.active_children()}
     try:
-        yield
+        batches = iter(loader)
     except BaseException:
         for worker in {*multiprocessing.active_children()} - others:
             worker.kill()
         raise
-    _workers.update({*multiprocessing.active_children()} - others)
+    workers = {*multiprocessing.active_children()} - others
+    _workers.update(workers)
+    return batches, workers
+
+
+def _watched(batches: Iterator, workers: set[multiprocessing.Process]) -> Iterator[list[Tensor]]:
+    try:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:  # all that it may be if a worker is gone
+        multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1)
+        if any(worker.exitcode not in (None, 0) for worker in workers):
+            raise UserError(
+                "most likely not enough memory: a process that decodes images was killed; ask for "
+                "fewer workers or a smaller batch (in a container, see /dev/shm too)"
+            ) from error
+        raise
 
 
 def _serve_the_training_alone(worker: int) -> None:

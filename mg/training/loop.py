@@ -95,7 +95,7 @@ def train(
 
     Raises:
         UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
-        Interrupted: one of `STOPPING` came; a checkpoint was written.
+        Interrupted: one of `mg.signals.STOPPING` came; a checkpoint was written.
     """
     use_processor(threads and max(1, threads // team.world))
     if not team.first:
