@@ -399,8 +399,11 @@ def _start(loader: DataLoader) -> tuple[Iterator, set[multiprocessing.Process]]:
 def _watched(batches: Iterator, workers: set[multiprocessing.Process]) -> Iterator[list[Tensor]]:
     try:
         yield from batches
-    except (RuntimeError, OSError, EOFError) as error:  # all that it may be if a worker is gone
-        multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1)
+    except Exception as error:  # it may be any, if a worker is gone
+        # One that ends has closed its files a moment before.
+        ending = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=5)
+        for worker in workers:
+            worker.join(timeout=5 if worker.sentinel in ending else 0)
         if any(worker.exitcode not in (None, 0) for worker in workers):
             raise UserError(
                 "most likely not enough memory: a process that decodes images was killed; ask for "
