@@ -24,6 +24,9 @@ from mg.training.recipe import Recipe  # noqa: E402
 
 PAPER = Recipe(batch=16, precision="auto")
 STEPS, EXPONENTIAL = (replace(PAPER, schedule=schedule) for schedule in ("steps", "exponential"))
+# The rates of `steps` add up to 2.43 times those of `exponential`. Each with the sum of the other:
+LOW_STEPS = replace(STEPS, learning_rate=0.0412)
+HIGH_EXPONENTIAL = replace(EXPONENTIAL, learning_rate=0.243)
 OPTIONS = {
     "unet": {"width": [24, 48, 96], "initialisation": "released"},
     "pmg": {"width": [16, 8, 8], "initialisation": "released"},
@@ -56,6 +59,17 @@ CASES = {  # name: what is changed, network, recipe, options
     "pmg-steps": ("schedule: steps", "pmg", STEPS, {}),
     "r_pmg": ("nothing", "r_pmg", PAPER, {}),
     "r_pmg-exponential": ("schedule: exponential", "r_pmg", EXPONENTIAL, {}),
+    "unet-high": ("learning_rate: 0.243", "unet", HIGH_EXPONENTIAL, {}),
+    "unet-steps-low": ("schedule: steps, learning_rate: 0.0412", "unet", LOW_STEPS, {}),
+    "pmg-high": ("learning_rate: 0.243", "pmg", HIGH_EXPONENTIAL, {}),
+    "pmg-steps-low": ("schedule: steps, learning_rate: 0.0412", "pmg", LOW_STEPS, {}),
+    "r_pmg-low": ("learning_rate: 0.0412", "r_pmg", LOW_STEPS, {}),
+    "r_pmg-exponential-high": (
+        "schedule: exponential, learning_rate: 0.243",
+        "r_pmg",
+        HIGH_EXPONENTIAL,
+        {},
+    ),
 }
 
 
