@@ -27,6 +27,7 @@ STEPS, EXPONENTIAL = (replace(PAPER, schedule=schedule) for schedule in ("steps"
 # The rates of `steps` add up to 2.43 times those of `exponential`. Each with the sum of the other:
 LOW_STEPS = replace(STEPS, learning_rate=0.0412)
 HIGH_EXPONENTIAL = replace(EXPONENTIAL, learning_rate=0.243)
+HIGH_STEPS = replace(STEPS, learning_rate=0.243)  # 2.43 times more once again
 OPTIONS = {
     "unet": {"width": [24, 48, 96], "initialisation": "released"},
     "pmg": {"width": [16, 8, 8], "initialisation": "released"},
@@ -61,9 +62,12 @@ CASES = {  # name: what is changed, network, recipe, options
     "r_pmg-exponential": ("schedule: exponential", "r_pmg", EXPONENTIAL, {}),
     "unet-high": ("learning_rate: 0.243", "unet", HIGH_EXPONENTIAL, {}),
     "unet-steps-low": ("schedule: steps, learning_rate: 0.0412", "unet", LOW_STEPS, {}),
+    "unet-steps-high": ("schedule: steps, learning_rate: 0.243", "unet", HIGH_STEPS, {}),
     "pmg-high": ("learning_rate: 0.243", "pmg", HIGH_EXPONENTIAL, {}),
     "pmg-steps-low": ("schedule: steps, learning_rate: 0.0412", "pmg", LOW_STEPS, {}),
+    "pmg-steps-high": ("schedule: steps, learning_rate: 0.243", "pmg", HIGH_STEPS, {}),
     "r_pmg-low": ("learning_rate: 0.0412", "r_pmg", LOW_STEPS, {}),
+    "r_pmg-high": ("learning_rate: 0.243", "r_pmg", HIGH_STEPS, {}),
     "r_pmg-exponential-high": (
         "schedule: exponential, learning_rate: 0.243",
         "r_pmg",

@@ -154,6 +154,7 @@ def command(photographs, output, *more):
     ]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes as Linux lists them")
 def test_a_worker_that_the_system_kills_is_explained(photographs, tmp_path):
     cut = tmp_path / "cut"
     process = subprocess.Popen(
@@ -169,9 +170,9 @@ def test_a_worker_that_the_system_kills_is_explained(photographs, tmp_path):
     os.kill(int(children[0]), signal.SIGKILL)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 2, messages
-    # Of a connection that breaks off with the training, another worker may complain in between.
     said = [line for line in messages.splitlines() if line.startswith("mg train: error: ")]
     assert len(said) == 1 and "not enough memory" in said[0], messages
+    assert "Traceback" not in messages
 
 
 def test_a_signal_to_all_processes_ends_in_a_checkpoint(photographs, tmp_path):

@@ -400,6 +400,8 @@ def _watched(batches: Iterator, workers: set[multiprocessing.Process]) -> Iterat
     try:
         yield from batches
     except Exception as error:  # it may be any, if a worker is gone
+        if not workers:
+            raise
         # One that ends has closed its files a moment before.
         ending = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=5)
         for worker in workers:
@@ -413,9 +415,11 @@ def _watched(batches: Iterator, workers: set[multiprocessing.Process]) -> Iterat
 
 
 def _serve_the_training_alone(worker: int) -> None:
-    """Leave signals to it; end with it, even if it is killed (on Linux)."""
+    """Leave signals and words to it; end with it, even if it is killed (on Linux)."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    # Called where a connection to the training breaks off; errors of images are passed on.
+    sys.excepthook = lambda *_: None
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
