@@ -33,6 +33,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -80,6 +81,7 @@ class Variant:
     repeat: bool = False  # RepeatingMultigridConv in its place
     activations: torch.dtype = torch.float32
     execution: str = "eager"
+    compiler: tuple[str, ...] = ()  # switches of torch._inductor.config that are off by default
     tried: bool = False  # cuDNN times its kernels and takes the fastest
     rounded: bool = True  # float32 to TF32, on a card
     flush: bool = False  # denormal numbers
@@ -123,6 +125,16 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
             found += [
                 replace(found[-1], name="ours, compiled, neighbours repeated", repeat=True),
                 replace(found[-1], name="ours, compiled, plain modules", faster=False),
+                replace(
+                    found[-1],
+                    name="ours, compiled, kernels of several grids in one",
+                    compiler=("combo_kernels",),
+                ),
+                replace(
+                    found[-1],
+                    name="ours, compiled, kernels' blocks tried out",
+                    compiler=("coordinate_descent_tuning",),
+                ),
             ]
     return found
 
@@ -258,6 +270,11 @@ class Training:
             *(model, PIXELS.loss, optimizer, variant.activations),
         )
         self.epoch, self.batches = 0, iter(())
+        self.compiler = nullcontext()
+        if variant.compiler:
+            from torch._inductor import config  # takes a second
+
+            self.compiler = config.patch(dict.fromkeys(variant.compiler, True))
 
     def take(self) -> None:
         """Start a step."""
@@ -271,7 +288,8 @@ class Training:
             parts = next(self.batches)
         if not self.variant.resident:
             parts = [(x.to(self.device), y.to(self.device)) for x, y in parts]
-        self.step(parts, 1e-3)
+        with self.compiler:
+            self.step(parts, 1e-3)
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
