@@ -76,7 +76,7 @@ def test_time_to_quality_goes_down_until_the_goal_is_missed(tiny, tmp_path):
     assert json.loads((tmp_path / "out/paper/seed0/run.json").read_text())["images"] == 64
 
 
-CHANGES = ("unit", "steps", "decay", "free")
+CHANGES = ("unit", "steps", "decay", "free", "high", "steps-low", "steps-high")
 
 
 def test_changes_of_the_papers_recipe_lead_to_different_trainings(tiny, tmp_path):
@@ -94,3 +94,11 @@ def test_changes_of_the_papers_recipe_lead_to_different_trainings(tiny, tmp_path
             last[name] = list(csv.DictReader(file))[-1]["train_loss"]
     assert len(set(last.values())) == len(cases)  # every change changes something
     assert printed("paper_recipe.py", *arguments) == text  # nothing is trained again
+
+
+def test_the_kept_figure_of_rates_is_that_of_the_kept_histories(tmp_path):
+    printed("sum_of_rates.py", "--output", tmp_path / "rates")
+    kept = BENCHMARKS.parent / "results/reference/paper-recipe/rates.svg"
+    drawn = (tmp_path / "rates.svg").read_text()
+    assert drawn.count("steps from 0.0412") == 3  # of every narrow network
+    assert drawn == kept.read_text()

@@ -1,0 +1,133 @@
+"""Is it the sum of the learning rates, not their schedule, that decides how far SGD comes?
+
+    python benchmarks/sum_of_rates.py --output rates      # rates.png, rates.svg; seconds
+
+Draws validation mean IU against the sum of the learning rates of all steps so far, from the kept
+histories of trainings by the paper's recipe (SGD) with other schedules and rates: networks of the
+paper's width on all of its images and on a twentieth, and the narrow ones of
+benchmarks/paper_recipe.py. results/reference/README.md has what they say.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from paper_recipe import CASES, PAPER  # noqa: E402
+
+from mg.report import style  # noqa: E402
+from mg.report.names import network_name  # noqa: E402
+from mg.training.recipe import Recipe  # noqa: E402
+
+REFERENCE = ROOT / "results" / "reference"
+ITERATIONS = 150  # per epoch, of the trainings of paper_recipe.py; some have no run.json
+COLOURS = {"steps": style.BLUE, "exponential": style.VERMILLION}
+LINES = {0.0412: ":", 0.1: "-", 0.243: "--"}  # by the highest rate
+
+
+class Line(NamedTuple):
+    """How a training is drawn."""
+
+    label: str
+    colour: str
+    line: str
+
+
+def by_rates(schedule: str, rate: float) -> Line:
+    return Line(f"{schedule} from {rate}", COLOURS[schedule], LINES[rate])
+
+
+def narrow(network: str) -> dict[str, Line]:
+    """The trainings of paper_recipe.py that differ in their rates alone, smallest sum first."""
+    found = {}
+    for case, (_, name, recipe, options) in CASES.items():
+        if name == network and not options and recipe == replace(PAPER, **rates_of(recipe)):
+            schedule = recipe.schedule
+            if schedule == "paper":
+                schedule = "steps" if network == "r_pmg" else "exponential"
+            found[f"paper-recipe/{case}"] = by_rates(schedule, recipe.learning_rate)
+    return dict(sorted(found.items(), key=lambda item: curve(REFERENCE / item[0])[0][-1]))
+
+
+def rates_of(recipe: Recipe) -> dict[str, str | float]:
+    return {"schedule": recipe.schedule, "learning_rate": recipe.learning_rate}
+
+
+def paper_size(network: str) -> Line:
+    schedule = "steps" if network == "r_pmg" else "exponential"
+    look = style.LOOKS[network]
+    return Line(f"{network_name(network)}, {schedule}", look.colour, look.line)
+
+
+def panels() -> dict[str, dict[str, Line]]:
+    """{heading: {folder of a training under results/reference: how it is drawn}}."""
+    paper, short = "paper-bf16/models/segmentation", "models/segmentation/unet/seed0"
+    return {
+        "paper's size, all images": {
+            f"{paper}/{network}/seed0": paper_size(network)
+            for network in ("unet", "umg", "pmg", "r_pmg")
+        },
+        "U-NET, paper's size, a twentieth": {
+            f"paper-short/{short}": by_rates("exponential", 0.1),
+            f"paper-short-steps/{short}": by_rates("steps", 0.1),
+            f"paper-short-rate/{short}": by_rates("exponential", 0.243),
+        },
+        **{f"{network_name(name)}, narrow": narrow(name) for name in ("unet", "pmg", "r_pmg")},
+    }
+
+
+def curve(folder: Path) -> tuple[list[float], list[float]]:
+    """Sum of the rates of all steps, and mean IU, after each epoch of the training in `folder`."""
+    with open(folder / "history.csv", newline="") as file:
+        epochs = list(csv.DictReader(file))
+    run = folder / "run.json"
+    iterations = (
+        json.loads(run.read_text())["settings"]["recipe"]["iterations"]
+        if run.exists()
+        else ITERATIONS
+    )
+    sums = accumulate(iterations * float(epoch["learning_rate"]) for epoch in epochs)
+    return list(sums), [float(epoch["valid_mean_iu"]) for epoch in epochs]
+
+
+def draw(prefix: Path) -> None:
+    caption = (
+        "Mean IU on validation images after each epoch, against the sum of the learning rates of "
+        "all steps until then; segmentation, SGD by the paper's recipe. Steps: the rates of the "
+        "paper's residual networks (a fifth after 30, 60 and 80 % of the epochs). Exponential: "
+        "those of its plain ones (a thousandth at the end). Dots: the last epoch."
+    )
+    with style.settings():
+        figure = style.new_figure(12, 3.3)
+        axes = figure.subplots(1, len(panels()), sharey=True)
+        figure.subplots_adjust(left=0.045, right=0.995, top=0.92, bottom=0.26, wspace=0.08)
+        for axis, (heading, trainings) in zip(axes, panels().items(), strict=True):
+            for folder, look in trainings.items():
+                sums, quality = curve(REFERENCE / folder)
+                axis.plot(sums, quality, look.line, color=look.colour, label=look.label, lw=1.1)
+                axis.plot(sums[-1], quality[-1], "o", color=look.colour, markersize=3.5)
+            axis.set(xscale="log", xlim=(30, 2000), ylim=(0, 1), title=heading)
+            axis.set_xticks([30, 100, 300, 1000], ["30", "100", "300", "1000"])
+            axis.minorticks_off()
+            axis.legend(loc="upper left", borderaxespad=0.2)
+        axes[0].set_ylabel("validation mean IU")
+        axes[len(axes) // 2].set_xlabel("sum of the learning rates")
+        style.note(figure, caption)
+        style.save(figure, prefix, caption)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="without .png and .svg")
+    draw(parser.parse_args().output)
+
+
+if __name__ == "__main__":
+    main()
