@@ -22,12 +22,11 @@ sys.path.insert(0, str(ROOT))
 
 from paper_recipe import CASES, PAPER  # noqa: E402
 
+from mg.networks.registry import resolve_network  # noqa: E402
 from mg.report import style  # noqa: E402
 from mg.report.names import network_name  # noqa: E402
-from mg.training.recipe import Recipe  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
-ITERATIONS = 150  # per epoch, of the trainings of paper_recipe.py; some have no run.json
 COLOURS = {"steps": style.BLUE, "exponential": style.VERMILLION}
 LINES = {0.0412: ":", 0.1: "-", 0.243: "--"}  # by the highest rate
 
@@ -48,22 +47,22 @@ def narrow(network: str) -> dict[str, Line]:
     """The trainings of paper_recipe.py that differ in their rates alone, smallest sum first."""
     found = {}
     for case, (_, name, recipe, options) in CASES.items():
-        if name == network and not options and recipe == replace(PAPER, **rates_of(recipe)):
-            schedule = recipe.schedule
-            if schedule == "paper":
-                schedule = "steps" if network == "r_pmg" else "exponential"
-            found[f"paper-recipe/{case}"] = by_rates(schedule, recipe.learning_rate)
+        schedule, rate = recipe.schedule, recipe.learning_rate
+        alone = recipe == replace(PAPER, schedule=schedule, learning_rate=rate) and not options
+        if name == network and alone:
+            schedule = papers_schedule(network) if schedule == "paper" else schedule
+            found[f"paper-recipe/{case}"] = by_rates(schedule, rate)
     return dict(sorted(found.items(), key=lambda item: curve(REFERENCE / item[0])[0][-1]))
 
 
-def rates_of(recipe: Recipe) -> dict[str, str | float]:
-    return {"schedule": recipe.schedule, "learning_rate": recipe.learning_rate}
+def papers_schedule(network: str) -> str:
+    residual = resolve_network(network, "segmentation").residual
+    return "steps" if residual else "exponential"
 
 
 def paper_size(network: str) -> Line:
-    schedule = "steps" if network == "r_pmg" else "exponential"
     look = style.LOOKS[network]
-    return Line(f"{network_name(network)}, {schedule}", look.colour, look.line)
+    return Line(f"{network_name(network)}, {papers_schedule(network)}", look.colour, look.line)
 
 
 def panels() -> dict[str, dict[str, Line]]:
@@ -87,12 +86,9 @@ def curve(folder: Path) -> tuple[list[float], list[float]]:
     """Sum of the rates of all steps, and mean IU, after each epoch of the training in `folder`."""
     with open(folder / "history.csv", newline="") as file:
         epochs = list(csv.DictReader(file))
-    run = folder / "run.json"
-    iterations = (
-        json.loads(run.read_text())["settings"]["recipe"]["iterations"]
-        if run.exists()
-        else ITERATIONS
-    )
+    iterations = PAPER.iterations  # of all of paper_recipe.py, of which some have no run.json
+    if (run := folder / "run.json").exists():
+        iterations = json.loads(run.read_text())["settings"]["recipe"]["iterations"]
     sums = accumulate(iterations * float(epoch["learning_rate"]) for epoch in epochs)
     return list(sums), [float(epoch["valid_mean_iu"]) for epoch in epochs]
 
