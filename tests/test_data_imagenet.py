@@ -238,6 +238,7 @@ LOAD = """
 import multiprocessing, os, resource, signal, sys, time, warnings
 import torch
 from mg.data import hdf5, imagenet
+multiprocessing.set_start_method("forkserver")  # as Python 3.14 does by itself
 warnings.simplefilter("ignore")  # more workers than this machine may have cores for
 photographs = imagenet.Photographs(hdf5.load(sys.argv[1], layout=hdf5.FILES), training=True)
 numbers = torch.arange(2000).view(1000, 2) % 40

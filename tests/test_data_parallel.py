@@ -16,6 +16,18 @@ from mg.data.parallel import in_order
 from mg.data.progress import Progress
 
 
+def test_a_bar_starts_no_process():
+    script = """
+import multiprocessing, os, sys
+import psutil
+from mg.data.progress import Bar
+multiprocessing.set_start_method("forkserver")  # as Python 3.14 does by itself
+Bar(total=2, file=open(os.devnull, "w")).update(1)
+sys.exit(len(psutil.Process().children()))
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_results_come_in_the_order_of_the_items(workers):
     def slower_at_first(i):

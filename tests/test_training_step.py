@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,9 @@ def test_steps_from_buffers_in_place_are_the_same_bit_for_bit(recipe):
         assert torch.equal(again[name], value), name
 
 
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="no compiler of C++ is installed"
+)
 @pytest.mark.parametrize(
     "small",
     [

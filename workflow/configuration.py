@@ -134,6 +134,8 @@ def check(config: dict[str, Any]) -> None:
             raise Mistake(key, f"more than {_MOST_VALUES:,} values; allowed are fewer")
         if isinstance(value, str) and not all(map(_writable, value)):
             raise Mistake(key, f"{_show(value)} holds a control character; allowed is text")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Mistake(key, f"{value} is not allowed; allowed are finite numbers")
     errors = sorted(_VALIDATOR.iter_errors(config), key=_misspelt_keys_first)
     if errors:
         raise _mistake(errors[0])
@@ -311,16 +313,10 @@ def _whole(_, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _finite(_, value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-# JSON Schema lets 8.0 pass as a whole number, and .inf and .nan as numbers.
+# JSON Schema lets 8.0 pass as a whole number.
 _VALIDATOR = validators.extend(
     Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"integer": _whole, "number": _finite}
-    ),
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _whole),
 )(SCHEMA)
 
 

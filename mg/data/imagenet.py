@@ -360,6 +360,7 @@ def load(
         num_workers=workers,
         pin_memory=pin,
         worker_init_fn=_serve_the_training_alone,
+        multiprocessing_context=_START if workers else None,
         generator=torch.Generator(),  # not the global one: its state belongs to the training
         prefetch_factor=4 if workers else None,
     )
@@ -379,6 +380,9 @@ def load(
     return map(checked, _watched(started, workers))
 
 
+# Python 3.14 would start workers through a server process: each with a copy of the list of images,
+# and, as children of the server, not ended with the training. Elsewhere there is no safe fork.
+_START = "fork" if sys.platform == "linux" else None
 _workers: WeakSet[multiprocessing.Process] = WeakSet()  # of all loaders
 
 

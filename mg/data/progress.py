@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import time
+from threading import RLock
 from types import TracebackType
 
 from tqdm import tqdm
@@ -25,6 +26,11 @@ class Bar(tqdm):
     """A bar of tqdm, but without its thread: where memory is short, the start of one never ends."""
 
     monitor_interval = 0
+
+
+# tqdm's own is one between processes, for which Python 3.14 starts a process; if `mg` is killed,
+# that one complains of it after the last line.
+Bar.set_lock(RLock())
 
 
 class Progress:
