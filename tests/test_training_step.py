@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from mg.errors import UserError
 from mg.networks import build
@@ -95,7 +96,7 @@ def test_steps_from_buffers_in_place_are_the_same_bit_for_bit(recipe):
 
 
 @pytest.mark.skipif(
-    not any(map(shutil.which, ("g++", "clang++"))), reason="no compiler of C++ is installed"
+    not shutil.which(inductor.cpp.cxx[-1]), reason=f"{inductor.cpp.cxx[-1]} is not installed"
 )
 @pytest.mark.parametrize(
     "small",
@@ -116,7 +117,7 @@ def test_a_compiled_step_gives_the_same_weights(small):
 
 
 def test_where_nothing_can_be_compiled_training_goes_on_unchanged(monkeypatch):
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/bin/false",))
+    monkeypatch.setattr(inductor.cpp, "cxx", ("/bin/false",))
     torch.compiler.reset()
     with torch._inductor.utils.fresh_inductor_cache():
         found, loss, execution, lines = trained(RECIPES[1], "compiled")
@@ -127,14 +128,13 @@ def test_where_nothing_can_be_compiled_training_goes_on_unchanged(monkeypatch):
 
 
 def test_few_processes_compile_unless_the_user_says_otherwise(monkeypatch):
-    config = torch._inductor.config
     for said, expected in ((None, COMPILERS), ("32", 32)):
-        monkeypatch.setattr(config, "compile_threads", 32)
+        monkeypatch.setattr(inductor, "compile_threads", 32)
         monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
         if said:
             monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", said)
         limit_compilers()
-        assert config.compile_threads == expected
+        assert inductor.compile_threads == expected
 
 
 def test_an_execution_that_is_not_there_is_refused():
