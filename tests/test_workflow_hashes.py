@@ -1,5 +1,6 @@
 """Which code makes a rule run again: what its results follow from, all of it and nothing else."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "workflow"))
 import hashes
 
+from mg.data.clutter import TASKS
+from mg.networks.registry import NETWORKS
+
+TASK = {"mnist": "translation", "cifar": "cifar10", "imagenet": "imagenet"}
 FAMILIES = ("mnist", "cifar", "imagenet")
 # How files are read and written, watched and resumed; and where the digits come from.
 MEANS = {
@@ -28,12 +33,34 @@ def test_what_decides_weights_and_measures_is_listed():
     """A module that they come to import belongs into the list or, if it decides nothing, here."""
     training = {module for family in FAMILIES for module in hashes.trained_by(family)}
     testing = {module for family in FAMILIES for module in hashes.evaluated_by(family)}
-    assert set(hashes.imported(["training/loop.py"])) - MEANS - testing <= training
-    assert set(hashes.imported(["evaluation/predict.py"])) - MEANS <= training | testing
-    assert "networks/registry.py" in training  # defaults of the options
     assert all((hashes.SOURCES / module).is_file() for module in training | testing)
-    others = {"networks/cifar.py", "data/cifar.py", "networks/imagenet.py"}
-    assert not others & set(hashes.trained_by("mnist"))
+    networks = {
+        module
+        for family, names in NETWORKS.items()
+        for network in names
+        for module, _ in hashes.built_by(family, TASK[family], network)
+    }
+    assert "networks/registry.py" in networks  # defaults of the options
+    known = MEANS | training | testing | networks
+    builders = [f"networks/{family}.py" for family in FAMILIES]
+    assert set(hashes.imported(["training/loop.py", *builders])) <= known
+    assert set(hashes.imported(["evaluation/predict.py"])) <= known
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_network_counts_with_what_builds_it(family):
+    for network in NETWORKS[family]:
+        parts = hashes.built_by(family, TASK[family], network)
+        assert {
+            (f"networks/{family}.py", network),
+            ("networks/pyramid.py", "ConvBN"),
+            ("networks/registry.py", "build"),
+            ("networks/registry.py", "NETWORKS"),
+            ("networks/registry.py", "DATASETS"),
+            ("networks/settings.py", NETWORKS[family][network].settings.__name__),
+            ("networks/initialisation.py", "initialise"),
+        } <= set(parts)
+    assert ("networks/mnist.py", "UNet") not in hashes.built_by("mnist", "translation", "pmg")
 
 
 @pytest.mark.parametrize(
@@ -77,3 +104,107 @@ def test_comments_and_layout_change_nothing_and_code_does(package):
 def test_an_import_within_a_function_counts(package):
     late = "def one():\n    from mg.report import b\n    return b.two"
     assert package(a=late) != package(a=late, b="two = 3")
+
+
+# ------------------------------------------------------------------------ definitions
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """Change a copy of the package: `copy(module, old, new)`, old text once in it; or add to it."""
+    shutil.copytree(hashes.SOURCES, tmp_path / "mg", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(hashes, "SOURCES", tmp_path / "mg")
+
+    def change(module, old="", new=""):
+        path = tmp_path / "mg" / module
+        text = path.read_text() if path.exists() else ""
+        assert not old or text.count(old) == 1
+        path.write_text(text.replace(old, new) if old else text + new)
+        hashes._read.cache_clear()
+
+    hashes._read.cache_clear()
+    yield change
+    hashes._read.cache_clear()
+
+
+def trainings():
+    """Hashes of the trainings of every network, by network."""
+    return {
+        (family, network): hashes.code_of_training(family, TASK[family], network)
+        for family in FAMILIES
+        for network in NETWORKS[family]
+    }
+
+
+def datasets():
+    return {task: hashes.code_of_data(task) for task in TASKS}
+
+
+def changed(before, after):
+    return {key for key in before if before[key] != after[key]}
+
+
+def test_another_network_task_or_measure_leaves_the_rest_as_it_is(copy):
+    weights, data = trainings(), datasets()
+    copy("networks/mnist.py", new="\n\ndef deep(channels, classes):\n    return 1\n")
+    copy("networks/settings.py", new="\n\ndef deep(*, n_layer=1):\n    return n_layer\n")
+    entry = '"r_sg": Network(settings.single_grid, True),'
+    copy("networks/registry.py", entry, entry + '\n        "deep": Network(settings.deep, False),')
+    entry = '_mnist("scaling"),'
+    copy("networks/registry.py", entry, entry + '\n        _mnist("shear"),')
+    entry = '"translation": Task("mnist-tra", ANYWHERE),'
+    copy("data/clutter.py", entry, entry + '\n    "shear": Task("mnist-she", CENTRE, shear=30),')
+    copy("metrics.py", new="\n\ndef dice():\n    return 1\n")
+    assert trainings() == weights and datasets() == data
+    first = hashes.code_of_training("mnist", "translation", "deep"), hashes.code_of_data("shear")
+    copy("networks/settings.py", "def deep(*, n_layer=1)", "def deep(*, n_layer=2)")
+    copy("data/clutter.py", "CENTRE, shear=30", "CENTRE, shear=40")
+    assert trainings() == weights and datasets() == data
+    assert hashes.code_of_training("mnist", "translation", "deep") != first[0]
+    assert hashes.code_of_data("shear") != first[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "networks"),
+    [
+        ("networks/registry.py", "(settings.unet, False)", "(settings.unet, True)", {"unet"}),
+        ("networks/mnist.py", "def pmg(", "def pmg(  # why\n    ", set()),
+        ("networks/settings.py", "def umg(", "@cache\ndef umg(", {"umg"}),
+        ("networks/pyramid.py", "class UpConv(", "class UpConv(object, ", {"unet", "umg"}),
+        ("networks/initialisation.py", "def initialise(", "@cache\ndef initialise(", None),
+        ("networks/pyramid.py", "class ConvBN(", "class ConvBN(object, ", None),
+        ("training/step.py", "WARM_UP = 3", "WARM_UP = 4", None),
+    ],
+)
+def test_code_that_a_network_is_built_by_counts_for_it(copy, module, old, new, networks):
+    mnist = set(NETWORKS["mnist"])
+    before = trainings()
+    copy(module, old, new)
+    now = {network for family, network in changed(before, trainings()) if family == "mnist"}
+    assert now == (mnist if networks is None else networks)
+
+
+def test_code_that_makes_a_data_set_counts_for_it(copy):
+    before = datasets()
+    copy("data/clutter.py", '"mnist-rot", CENTRE, rotation=60', '"mnist-rot", CENTRE, rotation=61')
+    rotated = datasets()
+    assert changed(before, rotated) == {"rotation"}
+    copy("data/clutter.py", "_BLOCK = 128", "_BLOCK = 256")
+    assert changed(rotated, datasets()) == set(TASKS)
+
+
+def test_a_new_module_that_a_builder_imports_counts(copy):
+    copy(
+        "networks/attention.py",
+        new="def focus():\n    return late()\n\n\ndef late():\n    return 1\n",
+    )
+    copy("networks/mnist.py", "def pmg(", "from mg.networks import attention\n\n\ndef pmg(")
+    copy("networks/mnist.py", "def r_pmg(", "@attention.focus\ndef r_pmg(")
+    before = trainings()
+    copy("networks/attention.py", "return 1", "return 2")
+    assert changed(before, trainings()) == {("mnist", "r_pmg")}
+
+
+def test_what_is_not_defined_is_no_hash():
+    with pytest.raises(KeyError, match="defines no pmgg"):
+        hashes.code_of_training("mnist", "translation", "pmgg")

@@ -77,6 +77,26 @@ def test_what_cannot_be_trained_by_so_many_is_said_before_any_job(gpus, message,
     assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(message)
 
 
+def test_a_variants_batches_come_in_the_parts_of_its_network(tmp_path):
+    variants = tmp_path / "variants.yaml"
+    variants.write_text(
+        "networks: [r_pmg, deep, plain]\ntasks: [rotation]\narchitectures:\n"
+        "  deep: {network: r_pmg, options: {n_layer: 2}}\n  plain: {network: pmg, options: {}}\n"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--cores", "1"),
+            *("--snakefile", ROOT / "workflow/Snakefile", "--directory", tmp_path),
+            *("--configfile", ROOT / "config/paper.yaml", variants),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    parts = re.findall(r"mg train .*--label (\w+) .*--accumulate (\d+) ", done.stdout + done.stderr)
+    assert dict(parts) == {"r_pmg": "2", "deep": "2", "plain": "1"}
+
+
 @pytest.mark.parametrize(("visible", "number"), [("0,2,5", 3), ("3", 1), ("", 1)])
 def test_as_many_jobs_as_visible_cards_run_at_a_time(visible, number, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -1,5 +1,9 @@
-"""Hashes of the modules of `mg` that decide a result; a rule that has one as a parameter runs again
-when that code changes, and only then."""
+"""Hashes of the code of `mg` that decides a result; a rule that has one as a parameter runs again
+when that code changes, and only then.
+
+Modules count whole, but of networks and of tasks what one of them uses: another one that is added
+leaves the results of the rest as they are.
+"""
 
 import ast
 import functools
@@ -16,22 +20,30 @@ def code(modules: Iterable[str]) -> str:
 
     Files other than Python's count byte by byte.
     """
-    hashes = "".join(_read(module).hash for module in modules)
-    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+    return _digest(_read(module).hash for module in modules)
+
+
+def code_of_data(task: str) -> str:
+    """Hash of what decides a data set."""
+    tables = used_by("data/clutter.py", "generate_file", {task}, "data/clutter.py")
+    return _digest([code(["data/compiled.py"]), *tables.values()])
+
+
+def code_of_training(family: str, task: str, network: str) -> str:
+    """Hash of what decides the weights of a network (the package's name of it) for a task."""
+    return _digest([code(trained_by(family)), *built_by(family, task, network).values()])
 
 
 def trained_by(family: str) -> list[str]:
-    """What decides the weights of a network for a family of tasks."""
+    """The modules that train, for a family of tasks.
+
+    Those of the measures are not among them: weights do not follow from them. (The progress in
+    `history.csv` is measured by the code of its time.)
+    """
     images = [] if family == "mnist" else [f"data/{family}.py"]
     images += ["data/vision.py"] if family == "imagenet" else []
     return [
-        "metrics.py",
         "networks/execution.py",
-        "networks/pyramid.py",
-        f"networks/{family}.py",
-        "networks/registry.py",
-        "networks/settings.py",
-        "networks/initialisation.py",
         "training/device.py",
         "training/feed.py",
         "training/loop.py",
@@ -41,6 +53,14 @@ def trained_by(family: str) -> list[str]:
         "training/team.py",
         *images,
     ]
+
+
+def built_by(family: str, task: str, network: str) -> dict[tuple[str, str], str]:
+    """What `used_by` finds for a network: its builder, units, options and initialisation."""
+    chosen = {family, task, network}
+    return used_by(f"networks/{family}.py", network, chosen) | used_by(
+        "networks/registry.py", "build", chosen
+    )
 
 
 def evaluated_by(family: str) -> list[str]:
@@ -68,40 +88,158 @@ def imported(modules: Iterable[str], within: tuple[str, ...] = ("",)) -> list[st
     return sorted(found)
 
 
-def _paths(name: str) -> Iterator[str]:
-    """The file of a module, or of that which an imported name is of."""
+# ------------------------------------------------------------------------ definitions
+
+# Their entries concern one network or task each.
+TABLES = ("NETWORKS", "DATASETS", "TASKS")
+
+
+def used_by(
+    module: str, name: str, chosen: Iterable[str], within: str = "networks/"
+) -> dict[tuple[str, str], str]:
+    """Hashes of a definition and all that it uses, by module and name, sorted.
+
+    A name that stands for something else too counts all the same: too much, but never too little.
+
+    Args:
+        module: where `name` is defined at the top.
+        chosen: entries of `TABLES` that stand under other names do not count.
+        within: modules with other paths are not followed.
+
+    Raises:
+        KeyError: there is no such definition.
+    """
+    chosen, found, left = frozenset(chosen), {}, [(module, name)]
+    if name not in _read(module).definitions:
+        raise KeyError(f"{module} defines no {name}")
+    while left:
+        module, name = here = left.pop()
+        read = _read(module)
+        if not module.startswith(within) or here in found:
+            continue
+        if name == "*":  # the module as such
+            left += [(module, each) for each in read.definitions]
+        elif name in read.bound:
+            left.append(read.bound[name])
+        elif name in read.definitions:
+            parts = [part for part in read.definitions[name] if part.under <= chosen]
+            found[here] = _digest(part.hash for part in parts)
+            left.append((module, ""))  # statements that define nothing
+            for used, attribute in set().union(*(part.uses for part in parts)):
+                path, what = read.bound.get(used, (module, used))
+                left.append((path, attribute if what == "*" and attribute else what))
+    return dict(sorted(found.items()))
+
+
+class _Part(NamedTuple):
+    """A definition, or an entry of a table."""
+
+    under: frozenset[str]  # the names of an entry
+    hash: str
+    uses: frozenset[tuple[str, str]]  # names, and which attribute of them or ""
+
+
+def _parts(statement: ast.stmt) -> Iterator[tuple[str, _Part]]:
+    """What a statement at the top of a module defines, under each of its names; "" if nothing."""
+    match statement:
+        case ast.Import() | ast.ImportFrom():
+            return
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            names = [name]
+        case ast.Assign(targets=targets):
+            nodes = [node for target in targets for node in ast.walk(target)]
+            names = [node.id for node in nodes if isinstance(node, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            names = [name]
+        case _:
+            names = [""]
+    entries = _entries(statement.value) if names[0] in TABLES else [(frozenset(), statement)]
+    for under, node in entries:
+        described = hashlib.sha256(_described(node).encode()).hexdigest()
+        part = _Part(under, described, frozenset(_uses(node)))
+        yield from ((name, part) for name in names)
+
+
+def _entries(table: ast.expr, under: frozenset[str] = frozenset()) -> Iterator[tuple]:
+    """The entries of a table with the names that they stand under, or begin with."""
+    match table:
+        case ast.Dict(keys=keys, values=values):
+            for key, value in zip(keys, values, strict=True):
+                yield from _entries(value, under | {ast.literal_eval(key)})
+        case ast.DictComp(generators=[ast.comprehension(iter=ast.Tuple(elts=calls))]):
+            yield from ((frozenset({ast.literal_eval(call.args[0])}), call) for call in calls)
+        case _:
+            yield under, table
+
+
+def _uses(node: ast.AST) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        yield node.value.id, node.attr
+        return
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield node.id, ""
+    for child in ast.iter_child_nodes(node):
+        yield from _uses(child)
+
+
+# ------------------------------------------------------------------------ modules
+
+
+def _find(name: str) -> tuple[str, str] | None:
+    """The module that a name after `import` is, or that it is of; with the name there or "*"."""
     package, *parts = name.split(".")
+    within = "*"
     while package == "mg" and parts:
         for path in ("/".join(parts) + ".py", "/".join(parts) + "/__init__.py"):
             if (SOURCES / path).is_file():
-                yield path
-                return
-        parts.pop()
+                return path, within
+        within = parts.pop()
+    return None
 
 
 class _Module(NamedTuple):
     """What is kept of a module: its syntax tree would slow the collection of garbage."""
 
-    imports: list[str]
+    bound: dict[str, tuple[str, str]]  # names that imports bind: module, and name there or "*"
+    definitions: dict[str, list[_Part]]
     hash: str
+
+    @property
+    def imports(self) -> set[str]:
+        return {path for path, _ in self.bound.values()}
 
 
 @functools.cache
 def _read(module: str) -> _Module:
     content = (SOURCES / module).read_bytes()
     if not module.endswith(".py"):
-        return _Module([], hashlib.sha256(content).hexdigest())
+        return _Module({}, {}, hashlib.sha256(content).hexdigest())
     tree = ast.parse(content)
     described = hashlib.sha256(_described(tree).encode()).hexdigest()
-    return _Module([path for name in _imported_names(tree) for path in _paths(name)], described)
+    definitions: dict[str, list[_Part]] = {}
+    for statement in tree.body:
+        for name, part in _parts(statement):
+            definitions.setdefault(name, []).append(part)
+    return _Module(dict(_imports(tree)), definitions, described)
 
 
-def _imported_names(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: ast.AST) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Names that imports anywhere in a module bind, as `_Module` has them."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        match node:
+            case ast.Import(names=names):
+                full = [(alias, alias.name) for alias in names]
+            case ast.ImportFrom(module=package, names=names):
+                full = [(alias, f"{package}.{alias.name}") for alias in names]
+            case _:
+                continue
+        for alias, name in full:
+            if found := _find(name):
+                yield alias.asname or alias.name, found
+
+
+def _digest(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def _described(tree: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 import configuration  # beside the Snakefile, which makes it known
 from configuration import family
-from hashes import code, evaluated_by, shown_by, trained_by
+from hashes import code, code_of_data, code_of_training, evaluated_by, shown_by
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import validate
 
@@ -90,6 +90,12 @@ def task_option(task, option, key=None):
 def training(task, key):
     """A setting of the task's training."""
     return config["training"]["tasks"][task][key]
+
+
+def batch_parts(task, network):
+    """In how many parts a network's batches are computed; variants as what they are variants of."""
+    parts = training(task, "accumulate")
+    return parts.get(network, parts.get(architecture(network)[0], 1))
 
 
 def train_files(wildcards):

@@ -45,7 +45,7 @@ rule generate:
         scale=lambda wildcards: task_option(wildcards.task, "scale"),
         digits=lambda wildcards: task_option(wildcards.task, "digits"),
         own=own_files("mnist"),
-        code=code(["data/clutter.py", "data/compiled.py"]),
+        code=lambda wildcards: code_of_data(wildcards.task),
     shell:
         "mg generate --task {wildcards.task:q} --split {wildcards.split:q} --mnist {params.mnist:q}"
         " --mode {params.mode:q} --seed {params.seed:q} --canvas {params.canvas:q}"

@@ -92,7 +92,7 @@ def check_processes():
     """Refuse a number of processes that cannot share a batch, before any job."""
     for task in TASKS:
         for network in NETWORKS:
-            parts = training(task, "accumulate").get(network, 1)
+            parts = batch_parts(task, network)
             parts = math.ceil(parts / processes()) * processes()
             if training(task, "batch") % parts:
                 sys.exit(
@@ -138,7 +138,7 @@ def train_memory(wildcards, attempt):
         values = multiply_adds(wildcards.task, wildcards.network) / (
             9 * first_width(wildcards.network)
         )
-        parts = max(training(wildcards.task, "accumulate").get(wildcards.network, 1), processes())
+        parts = max(batch_parts(wildcards.task, wildcards.network), processes())
         computing = training(wildcards.task, "batch") / parts * values * 12 / 1e6
     data = 2 * data_mb(wildcards.task, "train", "valid")
     # Not only want of memory ends an attempt, and there may be many.

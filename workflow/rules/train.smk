@@ -40,11 +40,11 @@ rule train:
         epochs=lambda wildcards: training(wildcards.task, "epochs"),
         iterations=lambda wildcards: training(wildcards.task, "iterations"),
         batch=lambda wildcards: training(wildcards.task, "batch"),
-        accumulate=lambda wildcards: training(wildcards.task, "accumulate").get(
-            wildcards.network, 1
-        ),
+        accumulate=lambda wildcards: batch_parts(wildcards.task, wildcards.network),
         preparation=config["training"]["preparation"],
-        code=lambda wildcards: code(trained_by(family(wildcards.task))),
+        code=lambda wildcards: code_of_training(
+            family(wildcards.task), wildcards.task, architecture(wildcards.network)[0]
+        ),
     shell:
         "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"
         " --label {wildcards.network:q} --seed {wildcards.seed:q}"
