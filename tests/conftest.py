@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,19 @@ def tiny(tmp_path_factory) -> Path:
         attributes = {"task": "translation", "split": split, "mode": "independent", "seed": 0}
         hdf5.write(folder / f"{split}.h5", [(x, y)], attributes | {"canvas": 16})
     return folder
+
+
+@pytest.fixture
+def add_network(monkeypatch) -> Callable[[Callable], None]:
+    """Adds a network "new" for the MNIST tasks, which a builder (channels, classes) makes."""
+    from mg.networks import mnist, registry, settings
+
+    def add(builder: Callable) -> None:
+        entry = registry.Network(lambda: settings.Settings({}), residual=False)
+        monkeypatch.setitem(registry.NETWORKS["mnist"], "new", entry)
+        monkeypatch.setattr(mnist, "new", builder, raising=False)
+
+    return add
 
 
 @pytest.fixture(scope="session")

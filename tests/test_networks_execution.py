@@ -1,6 +1,7 @@
 """The faster execution computes what the plain modules define."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -61,6 +62,16 @@ def test_outputs_and_gradients_are_those_of_the_plain_modules(network, dataset, 
     expected = {name: value for name, value in expected.items() if name in found}
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-8, atol=1e-8), name
+
+
+def test_blocks_that_are_not_of_these_networks_stay_as_they_are():
+    """Without bias, or normalised before the convolution: a bias after a batch norm does count."""
+    conv = torch.nn.Conv2d(1, 4, 1, bias=False)
+    plain = torch.nn.Sequential(OrderedDict(conv=conv, bn=torch.nn.BatchNorm2d(4)))
+    first = OrderedDict(bn=torch.nn.BatchNorm2d(4), conv=torch.nn.Conv2d(4, 4, 1))
+    model = torch.nn.Sequential(plain, torch.nn.Sequential(first))
+    accelerate(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_it_is_executed_and_the_definition_is_counted():

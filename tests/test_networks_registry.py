@@ -181,25 +181,115 @@ def test_the_seed_decides_the_weights():
     assert not torch.equal(first["0.stems.0.conv.weight"], other["0.stems.0.conv.weight"])
 
 
-def test_nothing_is_left_uninitialised(monkeypatch):
-    """Memory that nobody wrote is made visible as NaN."""
-    to_empty = nn.Module.to_empty
+@pytest.mark.parametrize("scheme", ["unit", "released"])
+def test_nothing_is_left_uninitialised(scheme):
+    for network, dataset, options in (
+        ("umg", "rotation", SMALL["umg"]),
+        ("r_mg", "cifar10", CLASSIFIERS["r_mg"]),
+    ):
+        model = build(network, dataset, initialisation=scheme, **options)
+        for name, tensor in model.state_dict().items():
+            assert tensor.isfinite().all(), name
+            assert not name.endswith("num_batches_tracked") or tensor == 0, name
 
-    def poisoned(self, **options):
-        model = to_empty(self, **options)
-        for tensor in model.state_dict().values():
-            tensor.fill_(torch.nan if tensor.is_floating_point() else 99)
-        return model
 
-    monkeypatch.setattr(nn.Module, "to_empty", poisoned)
-    for scheme in ("unit", "released"):
-        for network, dataset, options in (
-            ("umg", "rotation", SMALL["umg"]),
-            ("r_mg", "cifar10", CLASSIFIERS["r_mg"]),
-        ):
-            model = build(network, dataset, initialisation=scheme, **options)
-            for name, tensor in model.state_dict().items():
-                assert tensor.isfinite().all() and not (tensor == 99).any(), name
+class Scale(nn.Module):
+    """A block of the kind that one adds: a bare parameter, and a buffer of any type."""
+
+    def __init__(self, kind=torch.float32):
+        super().__init__()
+        self.gain = nn.Parameter(torch.empty(4, 1, 1))
+        self.register_buffer("constant", torch.ones(4, 1, 1).to(kind))
+
+    def forward(self, x):
+        return x * self.gain * self.constant
+
+
+class DrawnScale(Scale):
+    def reset_parameters(self):
+        nn.init.uniform_(self.gain, 2, 3)
+        self.constant.fill_(1)
+
+
+class GainedConv(nn.Conv2d):
+    """A known layer with a parameter that it does not have elsewhere."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.gain = nn.Parameter(torch.empty(1))
+
+
+@pytest.mark.parametrize("scheme", ["unit", "released"])
+def test_what_the_initialisation_does_not_know_draws_itself(add_network, scheme):
+    def builder(channels, classes):
+        return nn.Sequential(
+            nn.Conv2d(channels, 4, 3, bias=False),
+            nn.GroupNorm(2, 4),
+            *(DrawnScale(kind) for kind in (torch.float16, torch.complex64, torch.int64)),
+            DrawnScale(torch.bool),
+            nn.ConvTranspose2d(4, 4, 2, bias=False),
+            nn.BatchNorm2d(4, affine=False),
+            nn.LSTM(4, 4),
+        )
+
+    def drawn():
+        torch.manual_seed(1)
+        return build("new", "rotation", initialisation=scheme).state_dict()
+
+    add_network(builder)
+    first, again = drawn(), drawn()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert first["1.weight"].eq(1).all() and first["1.bias"].eq(0).all()
+    for scale in "2345":
+        gain = first[f"{scale}.gain"]
+        assert 2 <= gain.min() and gain.max() < 3 and first[f"{scale}.constant"].eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("block", "names"),
+    [
+        (lambda: Scale(), "1.gain, 1.constant"),
+        (lambda: nn.Sequential(DrawnScale(), Scale(torch.int32)), "1.1.gain, 1.1.constant"),
+        (lambda: Scale(torch.bool), "1.gain, 1.constant"),
+        (lambda: GainedConv(4, 4, 3), "1.gain"),
+        (
+            lambda: nn.Sequential(*(Scale() for _ in range(4))),
+            "1.0.gain, 1.1.gain, 1.2.gain, 1.3.gain, 1.0.constant and 3 more",
+        ),
+    ],
+)
+def test_what_nothing_sets_is_named(add_network, block, names):
+    add_network(lambda channels, classes: nn.Sequential(nn.Conv2d(channels, 4, 3), block()))
+    with pytest.raises(UserError) as error:
+        build("new", "rotation")
+    assert f"initial values of {names} in" in str(error.value)
+    assert "reset_parameters" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", ["unit", "released"])
+def test_nothing_is_drawn_twice(add_network, monkeypatch, scheme):
+    drawn = []
+
+    class Pair(nn.Sequential):
+        """Draws what is in it, too."""
+
+        def __init__(self):
+            super().__init__(DrawnScale())
+            self.gain = nn.Parameter(torch.empty(1))
+
+        def reset_parameters(self):
+            nn.init.ones_(self.gain)
+            self[0].reset_parameters()
+
+    def note(tensor, *bounds):
+        drawn.append(id(tensor))
+        return uniform(tensor, *bounds)
+
+    uniform = nn.init.uniform_
+    monkeypatch.setattr(nn.init, "uniform_", note)
+    add_network(lambda channels, classes: nn.Sequential(nn.BatchNorm2d(4), Pair(), DrawnScale()))
+    build("new", "rotation", initialisation=scheme)
+    assert len(drawn) == len(set(drawn)) == 2 + (scheme == "released")
 
 
 def test_initialisation_follows_its_description():

@@ -104,11 +104,14 @@ FASTER = {MultigridConv: SplitMultigridConv, ConvBN: UnbiasedConvBN, UpConv: Unb
 def accelerate(model: nn.Module) -> nn.Module:
     """Let `model` and everything in it be executed faster; parameters and their names stay.
 
-    Biases before a batch norm require no gradient any more. In training, a forward pass must be
-    followed by its backward pass before the next (PyTorch says so if it is not).
+    Biases that training leaves out require no gradient any more. In training, a forward pass must
+    be followed by its backward pass before the next (PyTorch says so if it is not).
     """
     for module in model.modules():
         module.__class__ = FASTER.get(type(module), type(module))
-        if isinstance(module, nn.Sequential) and hasattr(module, "bn"):
+        if isinstance(module, UnbiasedConvBN):
             module.conv.bias.requires_grad_(False)
+        elif isinstance(module, UnbiasedUpConv):
+            for up in module:
+                up.conv.bias.requires_grad_(False)
     return model

@@ -202,7 +202,8 @@ def build(network: str, dataset: str, **options: Any) -> "nn.Module":
             `classes`.
 
     Raises:
-        UserError: an unknown network, data set or option, or a value that does not fit.
+        UserError: an unknown network, data set or option, a value that does not fit, or a network
+            with a parameter or buffer that nothing sets.
     """
     import torch
 
@@ -219,7 +220,7 @@ def skeleton(network: str, dataset: str, **options: Any) -> "nn.Module":
     """The network that `build` builds, without weights (on the meta device), to be examined.
 
     Raises:
-        UserError: as `build` does.
+        UserError: an unknown network, data set or option, or a value that does not fit.
     """
     checked, classes, _ = check_options(network, dataset, **options)
     spec = resolve_dataset(dataset)
