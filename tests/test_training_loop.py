@@ -10,8 +10,11 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
+from mg import cli
 from mg.errors import UserError
+from mg.networks.pyramid import ConvBN
 from mg.training import loop
 from mg.training.checkpoint import Checkpoints, read_torch, sole_training
 from mg.training.feed import for_training
@@ -131,6 +134,46 @@ def test_the_output_prior_is_the_frequency_of_the_class(tiny, network):
     with torch.no_grad():
         mean = float(model.train()(examples.x).mean())
     assert mean == pytest.approx(float(torch.logit(examples.y.float().mean())), abs=1e-3)
+
+
+def plain_head(channels, classes):
+    """A batch norm of as many channels as there are classes, and a convolution after it."""
+    widths = nn.Conv2d(channels, classes, 3, padding=1), nn.BatchNorm2d(classes), nn.ReLU()
+    return nn.Sequential(*widths, nn.Conv2d(classes, classes, 1))
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [
+        plain_head,
+        lambda channels, classes: nn.Sequential(ConvBN(channels, 8), nn.Conv2d(8, classes, 1)),
+        lambda channels, classes: nn.Sequential(plain_head(channels, classes)[:2], nn.ReLU()),
+        lambda channels, classes: nn.Conv2d(channels, classes, 3, padding=1),
+    ],
+    ids=["hidden", "wider", "rectified", "none"],
+)
+def test_the_output_prior_is_refused_where_it_would_not_be_one(
+    tiny, tmp_path, add_network, builder, capsys
+):
+    add_network(builder)
+    arguments = command(tiny, tmp_path, "--output-prior", "--network", "new", "--options", "{}")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments[3:])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mg train: error: output_prior") and line.endswith("set it false")
+
+
+def test_deep_networks_may_start_at_the_output_prior(tiny):
+    """Their logits are so large before training that a shift is lost in them."""
+    examples = for_training("translation", [tiny / "train.h5"], torch.device("cpu"))
+    torch.manual_seed(0)
+    model = loop.networks.build("r_pmg", "translation", n_layer=2)
+    with torch.no_grad():
+        assert model.eval()(examples.x[:1]).abs().max() > 1e5
+    loop.set_output_prior(model, examples)
+    *_, last = (m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert last.bias.item() == pytest.approx(float(torch.logit(examples.y.float().mean())))
 
 
 def test_accumulation_adds_up_gradients(tiny, tmp_path):
