@@ -6,6 +6,8 @@ from torch import nn
 
 from mg.networks import build, count, depth, resolve_dataset
 from mg.networks.counting import IMAGE, layers, longest_path, total
+from mg.networks.execution import accelerate
+from mg.networks.pyramid import InputPyramid, MultigridConv, TakeGrid
 from mg.networks.registry import skeleton
 
 # (network, data set, options): parameters, multiply-adds, depth
@@ -113,3 +115,66 @@ def test_layers_know_what_they_read():
         "8.second.convs.2.conv",
         "9.second.convs.1.conv",
     ]
+
+
+class Twice(MultigridConv):
+    """Another function than that of a multigrid convolution: one more 1x1 convolution per grid."""
+
+    def __init__(self, widths):
+        super().__init__(widths, widths)
+        self.more = nn.ModuleList(nn.Conv2d(width, width, 1) for width in widths)
+
+    def forward(self, pyramid):
+        return [more(x) for more, x in zip(self.more, super().forward(pyramid), strict=True)]
+
+
+def test_what_derives_from_a_multigrid_convolution_is_counted_as_it_is():
+    def examine(unit):
+        model = nn.Sequential(InputPyramid(1, [4, 2]), unit, TakeGrid(0))
+        return count(model, (1, 8, 8)), depth(accelerate(model), (1, 8, 8))
+
+    known, known_depth = examine(MultigridConv([4, 2], [4, 2]))
+    counts, deep = examine(Twice([4, 2]))
+    assert counts.multiply_adds == known.multiply_adds + 4 * 4 * 64 + 2 * 2 * 16
+    assert deep == known_depth + 1
+
+
+class Sums(nn.Module):
+    """Sums in every order of their operands, behind ReLUs and not; the longest path is 5 long."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d, self.e, self.f = (nn.Conv2d(1, 1, 1) for _ in range(6))
+
+    def forward(self, image):
+        x = self.a(image).relu()
+        x = x + self.b(x)
+        x = self.c(x).relu() + self.d(self.f(x)).relu()
+        return 1 + self.e(x) + x
+
+
+def test_both_operands_of_a_sum_are_before_it():
+    found = {layer.name: layer for layer in layers(Sums(), (1, 4, 4))}
+    assert {name: layer.depth for name, layer in found.items()} == {
+        **{"a": 1, "b": 2, "c": 3},
+        **{"f": 3, "d": 4, "e": 5},
+    }
+    assert found["b"].adds == ["a"]
+    assert found["e"].reads == ["c", "d"]
+    assert all(layer.live for layer in found.values())
+
+
+def test_a_shortcut_that_is_not_the_first_to_be_added_to_a_layer_is_live():
+    class Branches(Sums):
+        def forward(self, image):
+            x = self.a(image)
+            return self.d(x + self.b(image)) + self.e(x + self.c(image))
+
+    assert all(layer.live for layer in layers(Branches(), (1, 4, 4)))
+
+
+def test_a_layer_that_is_executed_again_is_one_more_on_the_path():
+    conv = nn.Conv2d(1, 1, 1)
+    model = nn.Sequential(conv, nn.ReLU(), conv, nn.ReLU(), conv)
+    assert depth(model, (1, 4, 4)) == 3
+    assert count(model, (1, 4, 4)) == (2, 3 * 16)

@@ -176,6 +176,17 @@ def test_deep_networks_may_start_at_the_output_prior(tiny):
     assert last.bias.item() == pytest.approx(float(torch.logit(examples.y.float().mean())))
 
 
+def test_what_evaluation_could_not_count_is_not_trained(tiny, tmp_path, add_network):
+    class Unfit(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * float(x.detach().mean())  # no such number for shapes alone
+
+    add_network(lambda channels, classes: Unfit(channels, classes, 3, padding=1))
+    with pytest.raises(RuntimeError, match="meta"):
+        train(tiny, tmp_path, network="new", options={})
+    assert not any(tmp_path.iterdir())
+
+
 def test_accumulation_adds_up_gradients(tiny, tmp_path):
     """In one step from the same weights, two half batches move the output bias as one batch does.
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from mg.networks.execution import SplitMultigridConv
 from mg.networks.pyramid import MultigridConv
 
 Shape = tuple[int, int, int]
@@ -123,25 +124,26 @@ def longest_path(layers: list[Layer]) -> int:
 
 def _connect(found: dict[Any, Layer], output: Any) -> None:
     """Fill in what depends on the connections, walking back from every layer to those before it."""
-    by_name = {layer.name: layer for layer in found.values()}
+    before = {}
     for node, layer in found.items():  # in order of execution: sources come first
-        layer.reads = _sources(found, _before(node))
-        before = _sources(found, _before(node), shortcuts=True)
-        layer.depth = 1 + max((by_name[name].depth for name in before if name != IMAGE), default=0)
+        layer.reads = _names(found, _sources(found, _before(node)))
+        before[node] = _sources(found, _before(node), shortcuts=True)
+        layer.depth = 1 + max((found[n].depth for n in before[node] if n in found), default=0)
     unseen = _sources(found, [output], shortcuts=True)
     while unseen:
-        layer = by_name.get(unseen.pop())
-        if layer is not None and not layer.live:
-            layer.live = True
-            unseen += layer.reads + layer.adds
+        node = unseen.pop()
+        if node in found and not found[node].live:
+            found[node].live = True
+            unseen += before[node]
 
 
-def _sources(found: dict[Any, Layer], nodes: list[Any], shortcuts: bool = False) -> list[str]:
-    """The layers (or `IMAGE`) nearest before `nodes`, those behind shortcuts only on demand.
+def _sources(found: dict[Any, Layer], nodes: list[Any], shortcuts: bool = False) -> list[Any]:
+    """The layers (or the image) nearest before `nodes`, those behind shortcuts only on demand.
 
-    Where a shortcut is added to the output of a layer, it is noted as what that layer `adds`.
+    Where a shortcut is added to the output of a layer, it is noted as what that layer `adds`. A sum
+    of other things has no shortcut: all that it adds is before it.
     """
-    names: dict[str, None] = {}
+    sources = []
     seen = set()
     stack = nodes[::-1]
     while stack:
@@ -150,17 +152,25 @@ def _sources(found: dict[Any, Layer], nodes: list[Any], shortcuts: bool = False)
             continue
         seen.add(node)
         before = _before(node)
-        if node in found:
-            names[found[node].name] = None
-        elif not before:
-            names[IMAGE] = None
-        elif node.name().startswith("AddBackward"):  # r.add_(shortcut(x)), r is a layer's output
-            layer = found[before[0]]
-            layer.adds = layer.adds or _sources(found, before[1:])
-            stack += before[::-1] if shortcuts else before[:1]
+        summed = [n for n in before if n in found] if _is_sum(node) else []
+        if node in found or not before:
+            sources.append(node)
+        elif summed:  # r.add_(shortcut(x)) or x + r, r is a layer's output
+            layer, shortcut = found[summed[0]], [n for n in before if n is not summed[0]]
+            layer.adds = layer.adds or _names(found, _sources(found, shortcut))
+            stack += before[::-1] if shortcuts else summed[:1]
         else:
             stack += before[::-1]
-    return list(names)
+    return sources
+
+
+def _names(found: dict[Any, Layer], nodes: list[Any]) -> list[str]:
+    """Without repetitions: a layer may be executed several times."""
+    return list(dict.fromkeys(found[n].name if n in found else IMAGE for n in nodes))
+
+
+def _is_sum(node: Any) -> bool:
+    return node.name().startswith("AddBackward")
 
 
 def _before(node: Any) -> list[Any]:
@@ -171,15 +181,18 @@ def _before(node: Any) -> list[Any]:
 def _for_examination(model: nn.Module) -> Iterator[None]:
     """Run the definition (`execution.py` aside) and compute every grid.
 
-    Batch norm is skipped: it changes no shape, and is slow on shapes.
+    Batch norm is skipped: it changes no shape, and is slow on shapes. Classes derived elsewhere
+    may be other functions, so they run as they are.
     """
     training = model.training
     model.eval()  # where convolutions are called with their biases
     units = [module for module in model.modules() if isinstance(module, MultigridConv)]
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    split = [unit for unit in units if type(unit) is SplitMultigridConv]
+    norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
     wanted = [unit.wanted for unit in units]
     for unit in units:
         unit.wanted = list(range(len(unit.convs)))
+    for unit in split:
         unit.forward = partial(MultigridConv.forward, unit)
     for norm in norms:
         norm.forward = lambda x: x
@@ -189,6 +202,5 @@ def _for_examination(model: nn.Module) -> Iterator[None]:
         model.train(training)
         for unit, before in zip(units, wanted, strict=True):
             unit.wanted = before
-            del unit.forward
-        for norm in norms:
-            del norm.forward
+        for module in split + norms:
+            del module.forward

@@ -127,6 +127,7 @@ def train(
     options = with_classes(options, dataset, train_feed.classes)
     model = networks.build(network, dataset, **options)
     networks.check_canvas(network, dataset, train_feed.shape[-1], **options)
+    networks.depth(model, train_feed.shape)  # evaluation needs it: if that fails, then now
 
     settings = {
         "network": network,
