@@ -170,6 +170,69 @@ def test_a_sound_file_of_another_layout_is_not_to_be_deleted(tmp_path):
     assert str(caught.value) == said
 
 
+def test_a_file_that_is_none_of_ours_is_not_to_be_deleted(tmp_path):
+    """Another's only copy, perhaps; it is said what it lacks and what makes such files."""
+    path = tmp_path / "own.h5"
+    x, y = examples(4, 16)
+    with h5py.File(path, "w") as file:
+        file["x"], file["y"] = x, y
+        file.attrs["task"] = "segmentation"
+    assert_refused(path, "it is not marked mg-data-1", "mg generate", "mg.data.hdf5.write")
+    with pytest.raises(UserError) as caught:
+        hdf5.load(path)
+    assert "delete" not in str(caught.value)
+    hdf5.write(path, [(x, y)], {"task": "segmentation"})
+    with pytest.raises(UserError, match="does not say its split; .*mg.data.hdf5.write") as caught:
+        hdf5.load(path).attributes["split"]
+    assert "delete" not in str(caught.value)
+
+
+def test_a_damaged_file_of_ours_is_to_be_deleted(written):
+    path, _, _ = written
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        content[file["x"].id.get_chunk_info(0).byte_offset + 10] ^= 1
+    path.write_bytes(content)
+    assert_refused(path, "example 0 is damaged; delete it and make it again with `mg generate`")
+
+
+BEYOND = {
+    "masks of 255": (0.5, 255, "has targets of up to 255; they must be 0 or 1"),
+    "bytes": (255, 1, "has inputs from 0 to 255; they must be numbers from 0 to 1"),
+    "negative": (-0.5, 1, "inputs from -0.5 to 0"),
+    "infinite": (np.inf, 1, "inputs from 0 to inf"),
+    "no number": (np.nan, 1, "inputs from nan to nan"),
+}
+
+
+@pytest.mark.parametrize("kind", BEYOND)
+def test_values_that_no_network_is_made_for_are_refused(kind, tmp_path):
+    """Also of the last example alone, and not as damage: the file is what its writer meant."""
+    input_, target, reason = BEYOND[kind]
+    x, y = np.zeros((40, 1, 64, 64), np.float32), np.zeros((40, 10, 64, 64), np.uint8)
+    x[-1, 0, 3, 5], y[-1, 7, 3, 5] = input_, target
+    hdf5.write(tmp_path / "own.h5", [(x, y)], ATTRIBUTES)
+    assert_refused(tmp_path / "own.h5", reason)
+    with pytest.raises(UserError) as caught:
+        hdf5.load(tmp_path / "own.h5")
+    assert "delete" not in str(caught.value) and "damaged" not in str(caught.value)
+    assert len(hdf5.load(tmp_path / "own.h5", count=39).x) == 39
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.float64])
+def test_targets_of_any_type_are_stored_as_they_are_or_not_at_all(kind, tmp_path):
+    x, y = examples(3, 16)
+    path = tmp_path / "own.h5"
+    hdf5.write(path, [(x.astype(np.float64), y.astype(kind))], ATTRIBUTES)
+    assert np.array_equal(hdf5.load(path).y, y)
+    path.unlink()
+    if kind is not bool:
+        for value in (256, -1, *([0.5] if kind is np.float64 else [])):
+            with pytest.raises(UserError, match="own.h5: y has values that are no whole numbers"):
+                hdf5.write(path, [(x, np.where(y, value, 0).astype(kind))], ATTRIBUTES)
+            assert not list(tmp_path.iterdir())
+
+
 def test_any_truncation_is_found(written):
     path, _, _ = written
     content = path.read_bytes()

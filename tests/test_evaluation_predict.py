@@ -130,6 +130,15 @@ def test_model_and_test_set_must_belong_together(stored, tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_targets_of_other_classes_are_refused(stored, tmp_path):
+    path = tmp_path / "own.h5"
+    x, y = np.zeros((2, 1, 16, 16), np.float32), np.zeros((2, 3, 16, 16), np.uint8)
+    hdf5.write(path, [(x, y)], {"task": "segmentation", "split": "test", "canvas": 16})
+    said = "own.h5 has inputs of 1 and targets of 3 channels; segmentation needs 1 and 10"
+    with pytest.raises(UserError, match=said):
+        evaluate(stored[0], path, metrics_path=tmp_path / "metrics.json")
+
+
 def test_a_canvas_that_the_network_cannot_halve_is_refused(stored, tmp_path):
     odd = save_data(tmp_path / "odd.h5", size=15)
     with pytest.raises(UserError, match="cannot work on a canvas of 15 pixels"):

@@ -90,6 +90,11 @@ def test_what_is_not_ours_is_refused(run, tmp_path):
             show(tmp_path / name)
     with pytest.raises(UserError, match="does not exist"):
         show(tmp_path / "absent.json")
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file.attrs["of"] = "another program"
+    with pytest.raises(UserError, match="own.h5 is not an intact HDF5 file of `mg`; if") as caught:
+        show(tmp_path / "own.h5")
+    assert "delete" not in str(caught.value)
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(UserError, match="neither"):
         show(tmp_path / "list.pt")

@@ -79,6 +79,18 @@ def test_the_authors_names_are_those_of_the_same_tasks(tmp_path):
     assert len(for_training("mnist-rot", [path], torch.device("cpu"))) == 4
 
 
+@pytest.mark.parametrize("inputs, targets", [(1, 3), (3, 10), (1, 1)])
+def test_examples_of_other_channels_than_the_tasks_are_refused(tmp_path, inputs, targets):
+    path = tmp_path / "own.h5"
+    part = np.zeros((4, inputs, 16, 16), np.float32), np.zeros((4, targets, 16, 16), np.uint8)
+    attributes = {"task": "segmentation", "split": "train", "canvas": 16, "mode": "own", "seed": 0}
+    hdf5.write(path, [part], attributes)
+    with pytest.raises(UserError) as caught:
+        for_training("segmentation", [path], torch.device("cpu"))
+    said = f"{path} has inputs of {inputs} and targets of {targets} channels; segmentation needs 1"
+    assert str(caught.value) == f"{said} and 10"
+
+
 def test_progress_is_measured_on_the_canvas_that_is_trained_on(tmp_path):
     """Another one may be none that the network can halve."""
     cpu = torch.device("cpu")

@@ -365,6 +365,19 @@ def test_divergence_stops_with_epoch_and_rate(tiny, tmp_path):
     assert not (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_height_that_the_network_cannot_halve_is_refused(tiny, tmp_path, split):
+    from mg.data import hdf5
+
+    for name in ("train", "valid"):
+        data = hdf5.load(tiny / f"{name}.h5")
+        height = 15 if name == split else 16
+        part = data.x[:, :, :height], data.y[:, :, :height]
+        hdf5.write(tmp_path / f"{name}.h5", [part], data.attributes)
+    with pytest.raises(UserError, match="cannot work on a canvas of 15 pixels"):
+        train(tmp_path, tmp_path / "run", valid_file=tmp_path / "valid.h5")
+
+
 def test_files_of_different_shapes_are_refused(tiny, tmp_path):
     import numpy as np
 

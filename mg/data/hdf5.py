@@ -53,6 +53,7 @@ FILES = Layout("mg-files-1", "paths of images and their classes", (np.uint8, 2),
 
 _LAYOUTS = {layout.format: layout for layout in (PIXELS, IMAGES, FILES)}
 CHECKSUM = "attributes_crc32"
+_OWN = "mg.data.hdf5.write"  # named to those who bring data of their own
 _NAMES = ("task", "split", "mode")  # messages quote them: no line breaks, no control characters
 _KINDS = dict.fromkeys((*_NAMES, "directory"), str) | {
     "canvas": int,
@@ -79,7 +80,10 @@ class Attributes(dict[str, Any]):
         self.path = path
 
     def __missing__(self, name: str) -> Any:
-        raise UserError(f"{self.path} does not say its {name}; delete it and make it again")
+        raise UserError(
+            f"{self.path} does not say its {name}; make it again with that attribute, data of "
+            f"your own with `{_OWN}`"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def write(
     Memory stays bounded by a few blocks. `workers` threads compress.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or would round what are whole numbers in it.
     """
     checksums = dict.fromkeys(("x", "y"), 0)
     with atomic_path(path) as temporary, _created(temporary) as file:
@@ -118,7 +122,7 @@ def write(
             for block in _whole_chunks(blocks):
                 step = _chunk_length(block[0])
                 for (name, kind, _), part in zip(layout.items(), block, strict=True):
-                    part = np.ascontiguousarray(part, kind)
+                    part = _converted(part, kind, f"{path}: {name}")
                     checksums[name] = isal_zlib.crc32(part, checksums[name])
                     if name not in sets:
                         sets[name] = _create(file, name, part, step)
@@ -236,6 +240,17 @@ def _whole_chunks(blocks: Iterable[Block]) -> Iterator[Block]:
         yield rest
 
 
+def _converted(part: np.ndarray, kind: np.dtype, where: str) -> np.ndarray:
+    """`part` as an array of `kind`; only what it stores as floating point may be rounded."""
+    result = np.ascontiguousarray(part, kind)
+    if kind.kind == "u" and part.dtype != kind and not np.array_equal(result, part):
+        raise UserError(
+            f"cannot write {where} has values that are no whole numbers from 0 to "
+            f"{np.iinfo(kind).max}; give it such"
+        )
+    return result
+
+
 def _create(file: h5py.File, name: str, part: np.ndarray, step: int) -> h5py.h5d.DatasetID:
     shape = part.shape[1:]
     return file.create_dataset(
@@ -277,7 +292,8 @@ def load(
     """Read a data set of a layout, or its first `count` examples, into memory.
 
     Raises:
-        UserError: the file is missing, truncated, altered, or no data set of this layout.
+        UserError: the file is missing, truncated, altered, no data set of this layout, or holds
+            images and maps of other values than those of `PIXELS`.
     """
     with _opened(path, layout) as file:
         arrays = {}
@@ -290,6 +306,8 @@ def load(
                 raise ValueError(f"the checksum of {name} differs")
         attributes = read_attributes(file)
         _check_attributes(attributes, arrays["y"])
+    if layout is PIXELS:
+        _check_values(path, **arrays)
     return Dataset(arrays["x"], arrays["y"], Attributes(path, attributes))
 
 
@@ -306,12 +324,29 @@ def _check_attributes(attributes: dict[str, Any], y: np.ndarray) -> None:
             raise ValueError(f"it has images of more than its {len(names)} classes")
 
 
+def _check_values(path: str | os.PathLike, x: np.ndarray, y: np.ndarray) -> None:
+    """Refuse sound files of other numbers: the loss of targets of 255 falls without end."""
+    if (highest := y.max(initial=0)) > 1:
+        raise UserError(
+            f"{path} has targets of up to {highest}; they must be 0 or 1, write it again with such"
+        )
+    low, high = (x.min(), x.max()) if x.size else (0, 0)
+    if not (low >= 0 and high <= 1):  # both are NaN where any input is
+        raise UserError(
+            f"{path} has inputs from {low:g} to {high:g}; they must be numbers from 0 to 1, write "
+            "it again with such"
+        )
+
+
 @contextmanager
 def _opened(path: str | os.PathLike, layout: Layout) -> Iterator[h5py.File]:
-    """Open a file of ours; whatever is wrong with it becomes one line."""
+    """Open a file of ours; whatever is wrong with it becomes one line.
+
+    Only a file with our mark is said to be deleted: another may be all that its owner has.
+    """
     path = Path(path)
     maker = "generate" if layout is PIXELS else "prepare"
-    again = f"delete it and make it again with `mg {maker}`"
+    again = f"make it again with `mg {maker}`, data of your own with `{_OWN}`"
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -320,6 +355,8 @@ def _opened(path: str | os.PathLike, layout: Layout) -> Iterator[h5py.File]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     try:
         with h5py.File(path, "r", locking=False) as file:
+            if _is_marked(file, layout):
+                again = f"delete it and {again}"
             _check(file, size, layout)
             yield file
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, isal_zlib.error) as error:
@@ -327,9 +364,18 @@ def _opened(path: str | os.PathLike, layout: Layout) -> Iterator[h5py.File]:
         raise UserError(message) from error
 
 
+def _is_marked(file: h5py.File, layout: Layout) -> bool:
+    """Whether a file says that it is of `layout`, whatever else is in it."""
+    if "format" not in file.attrs or h5py.h5a.open(file.id, b"format").dtype.kind != "S":
+        return False  # of texts of variable length HDF5 may read for ever
+    return np.array_equal(file.attrs["format"], layout.format.encode())
+
+
 def _check(file: h5py.File, size: int, layout: Layout) -> None:
     """Refuse what `write` does not make, before anything is allocated for it."""
-    mark = read_attributes(file).get("format")
+    if "format" not in file.attrs:
+        raise ValueError(f"it is not marked {layout.format}")
+    mark = read_attributes(file)["format"]
     if isinstance(mark, str) and mark in _LAYOUTS and mark != layout.format:
         raise UserError(f"{file.filename} holds {_LAYOUTS[mark].words}; needed are {layout.words}")
     if mark != layout.format:

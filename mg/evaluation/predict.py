@@ -84,11 +84,12 @@ def forward(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_fits(info: dict[str, Any], data: hdf5.Dataset, path: str | os.PathLike) -> None:
-    """Refuse test data of another task than the model's, or on a canvas that it cannot take."""
+    """Refuse test data of another task than the model's, or of sizes that it cannot take."""
     trained = networks.resolve_dataset(info["dataset"]).name
     given = networks.resolve_dataset(data.attributes["task"]).name
     if trained != given:
         raise UserError(f"the model was trained for {trained} but {path} holds {given}")
+    networks.check_channels(trained, data.x.shape[1], data.y.shape[1], path)
     for size in data.x.shape[2:]:
         networks.check_canvas(info["network"], trained, size, **info["options"])
 

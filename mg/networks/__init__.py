@@ -3,11 +3,12 @@
 from typing import Any
 
 from mg.networks import registry
-from mg.networks.registry import build, check_canvas, resolve_dataset
+from mg.networks.registry import build, check_canvas, check_channels, resolve_dataset
 
 __all__ = [
     "build",
     "check_canvas",
+    "check_channels",
     "count",
     "depth",
     "registry",

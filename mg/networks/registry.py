@@ -1,6 +1,7 @@
 """Names of networks and data sets, and building by name. Only building loads PyTorch."""
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -182,6 +183,23 @@ def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
         raise UserError(
             f"network {network} cannot work on a canvas of {size} pixels: it halves its grids to "
             f"1/{multiple}, so the side must be a multiple of {multiple}"
+        )
+
+
+def check_channels(dataset: str, inputs: int, targets: int, path: str | os.PathLike) -> None:
+    """Make sure that examples of pixels have the channels of their task.
+
+    Args:
+        inputs, targets: how many the examples in the file `path` have.
+
+    Raises:
+        UserError: other numbers.
+    """
+    spec = resolve_dataset(dataset)
+    if (inputs, targets) != (spec.channels, spec.classes):
+        raise UserError(
+            f"{path} has inputs of {inputs} and targets of {targets} channels; {spec.name} needs "
+            f"{spec.channels} and {spec.classes}"
         )
 
 

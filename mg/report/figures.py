@@ -28,6 +28,7 @@ from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES, attention_ratio
 from mg.evaluation.attention import read as read_maps
+from mg.networks import check_channels
 from mg.records import read_run
 from mg.report import style
 from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
@@ -605,6 +606,8 @@ def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) 
     """The first `count` examples of each file: inputs above, targets below."""
     _at_least_one(count)
     loaded = [hdf5.load(path, count=count) for path in data_paths]
+    for path, data in zip(data_paths, loaded, strict=True):
+        check_channels(data.attributes["task"], data.x.shape[1], data.y.shape[1], path)
     by_task = {data.attributes["task"]: data for data in loaded}
     sets = [by_task[task] for task in tasks_in_order(by_task)]
     columns = max(len(data.x) for data in sets)

@@ -14,7 +14,7 @@ from mg.errors import UserError
 from mg.files import read_json
 
 SAMPLE = 256  # rows that the range of a data set is taken from
-READABLE = "an intact HDF5 file of `mg`; delete it and make it again"
+READABLE = "an intact HDF5 file of `mg`; if one of its commands wrote it, write it again"
 
 
 def show(path: str | os.PathLike) -> str:

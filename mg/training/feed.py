@@ -160,6 +160,8 @@ class Clutter(DeviceFeed):
             UserError: a file is none of this data set, or they hold examples of different shapes.
         """
         parts = _read(dataset, paths, hdf5.PIXELS)
+        for path, part in zip(paths, parts, strict=True):
+            networks.check_channels(dataset, part.x.shape[1], part.y.shape[1], path)
         shapes = {(part.x.shape[1:], part.y.shape[1:]) for part in parts}
         if len(shapes) > 1:
             raise UserError(

@@ -126,7 +126,9 @@ def train(
     given = options
     options = with_classes(options, dataset, train_feed.classes)
     model = networks.build(network, dataset, **options)
-    networks.check_canvas(network, dataset, train_feed.shape[-1], **options)
+    for feed in (train_feed, valid_feed or train_feed):
+        for size in feed.shape[1:]:
+            networks.check_canvas(network, dataset, size, **options)
     networks.depth(model, train_feed.shape)  # evaluation needs it: if that fails, then now
 
     settings = {
