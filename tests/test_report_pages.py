@@ -1,6 +1,7 @@
 """The overview, the page of a run, and time and memory: whole, honest about what is missing."""
 
 import csv
+import html
 import json
 import re
 
@@ -10,6 +11,7 @@ from test_report_tables import Page, record
 
 from mg.errors import UserError
 from mg.report import pages, resources
+from mg.report.tables import AUTHORS_TEST
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
 SVG = (
@@ -91,6 +93,23 @@ def test_the_overview_tells_which_networks_are_controls(folder):
     assert "of our own, as" not in overview(folder)
     (folder / "unet.json").write_text(json.dumps(record(network="mine", architecture="sg")))
     assert "<li>mine: of our own, as controls; the authors" in overview(folder)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({}, "the authors' examples"),
+        ({"seed": 7}, "the authors' stream with other settings or digits"),
+        ({"images_sha256": "0" * 64}, "the authors' stream with other settings or digits"),
+        ({"mode": "own"}, "own"),
+    ],
+)
+def test_the_overview_tells_whose_examples_they_are(folder, change, said):
+    for network in ("unet", "pmg"):
+        content = record(network=network, settings={"test": AUTHORS_TEST | change})
+        (folder / f"{network}.json").write_text(json.dumps(content))
+    text = html.unescape(overview(folder))
+    assert f"canvas of 64 × 64 pixels, digits of 28, {said}<" in text
 
 
 def test_an_overview_of_nothing_says_so(folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mg.data import hdf5
+from mg.data import clutter, hdf5
 from mg.errors import UserError
 from mg.files import read_json
 from mg.networks import table
@@ -225,6 +225,16 @@ def test_the_authors_test_set_says_of_itself_what_is_asked():
     reference = Path(__file__).parent.parent / "results/reference/standard/models/segmentation"
     said = read_json(reference / "pmg/seed0/metrics.json")["settings"]["test"]
     assert {name: said[name] for name in tables.AUTHORS_TEST} == tables.AUTHORS_TEST
+
+
+def test_the_authors_test_set_of_every_task_is_known():
+    reference = Path(__file__).parent.parent / "results/reference"
+    records = [read_json(path) for path in reference.rglob("metrics.json")]
+    tests = [r["settings"]["test"] for r in records if r["settings"]["test"].get("mode") == "paper"]
+    assert {test["task"] for test in tests} == set(clutter.TASKS)
+    assert all(map(tables.is_authors_test, tests))
+    for change in {"seed": 7}, {"scale": [1, 2]}, {"labels_sha256": "0"}, {"task": "mine"}:
+        assert not any(tables.is_authors_test(test | change) for test in tests), change
 
 
 def test_caption_says_what_was_run(store, tmp_path):

@@ -25,6 +25,7 @@ from mg.report.tables import (
     architectures,
     best,
     distinct,
+    is_authors_test,
     read_metrics,
     summarise,
     undefined_notes,
@@ -116,7 +117,6 @@ def _facts(
     recipes = [(r["settings"].get("training") or {}).get("recipe") or {} for r in records]
     tasks = tasks_in_order(r["dataset"] for r in records)
     canvas, digit = (value_range([t.get(key) for t in tests]) for key in ("canvas", "digit_size"))
-    modes = {"paper": "the authors' examples", "independent": "examples of our own seed"}
     found = {(r["dataset"], r["network"], r["seed"]) for r in records}
     missing = [key for key in expected if tuple(key) not in found]
     trainings = f"{len(found)} of {len(found) + len(missing)}" if expected else f"{len(found)}"
@@ -131,7 +131,7 @@ def _facts(
     parts = [
         f"canvas of {canvas} × {canvas} pixels" if canvas else "",
         f"digits of {digit}" if digit else "",
-        " and ".join(modes.get(m, m) for m in distinct(t.get("mode") for t in tests)),
+        " and ".join(distinct(map(_examples, tests))),
     ]
     seconds = sum(r["train_seconds"] or 0 for r in records)
     facts = [
@@ -159,6 +159,15 @@ def _facts(
         ("measured", " to ".join(_first_and_last((r.get("date") or "")[:10] for r in records))),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _examples(test: dict[str, Any]) -> str | None:
+    """Whose examples a test set has; None where it does not say."""
+    if test.get("mode") == "paper":
+        if is_authors_test(test):
+            return "the authors' examples"
+        return "the authors' stream with other settings or digits"
+    return {"independent": "examples of our own seed"}.get(test.get("mode"), test.get("mode"))
 
 
 def _images(records: Sequence[dict]) -> str:
