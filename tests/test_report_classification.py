@@ -72,6 +72,18 @@ def test_other_widths_are_no_published_network(tmp_path):
     assert "published" not in text  # nor in the notes
 
 
+def test_recipes_that_differ_are_named(tmp_path):
+    def trained(name, rate):
+        recipe = {"recipe": {"learning_rate": rate, "epochs": 200}}
+        settings = {"network": {}, "training": recipe, "test": {"canvas": 32}}
+        return record(tmp_path / f"{name}.json", name, {}, settings=settings)
+
+    paths = [trained("vgg", 0.1), trained("mg", 0.1), trained("r_mg", 0.05)]
+    assert "Settings of training" not in table(tmp_path, paths[:2])[1]
+    said = "Settings of training differ: learning rate 0.1 (VGG, MG), 0.05 (R-MG)."
+    assert said in table(tmp_path, paths)[1]
+
+
 def test_digits_in_cifars_format_are_not_called_cifar(tmp_path):
     paths = [record(tmp_path / "a.json", "mg", {"width": [[8, 4, 2]] * 4 + [[8, 4]]})]
     _, text = table(tmp_path, paths, digits=True)

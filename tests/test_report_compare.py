@@ -112,6 +112,34 @@ def test_settings_that_differ_are_named(copy):
     assert line.split() == ["data.canvas", "48", "32"]
 
 
+def test_recipes_that_differ_are_named_though_the_configuration_is_the_same(copy):
+    """It was changed after the training, or one network was trained by hand."""
+
+    def recipes(*names):
+        for path in copy.glob("models/*/*/seed0/metrics.json"):
+            if path.parts[-3] in names:
+                record = read_json(path)
+                record["settings"]["training"]["recipe"]["learning_rate"] = 0.5
+                write_json(path, record)
+        text = compare.report(copy, REFERENCE)[0].partition("no setting differs")[2]
+        lines = text.rpartition("\n\n")[0].splitlines()
+        return [" ".join(line.split()) for line in lines if line.strip("-")]
+
+    assert recipes() == ["no recipe differs"]
+    assert recipes("pmg") == [
+        "recipe that differs ours theirs",
+        "learning_rate of Segmentation PMG, Translation PMG 0.02 and 0.5 0.02",
+    ]
+    every = ("unet", "umg", "sg", "r_sg", "pmg", "r_pmg")
+    assert recipes(*every)[1:] == ["learning_rate 0.02 and 0.5 0.02"]
+    path = copy / "models/translation/pmg/seed0/metrics.json"
+    shutil.rmtree(path.parents[1])
+    path.parent.mkdir(parents=True)
+    record = read_json(REFERENCE / "demo/models/translation/pmg/seed0/metrics.json")
+    write_json(path, record | {"settings": {**record["settings"], "training": None}})
+    assert recipes() == ["recipes are not compared: not every record of both runs has one"]
+
+
 def test_the_command_says_by_its_status_whether_numbers_differ(copy):
     def run(*paths):
         command = [sys.executable, "-m", "mg", "compare", *map(str, paths)]

@@ -153,6 +153,38 @@ def test_best_is_marked_only_beyond_the_spread(store, tmp_path):
     assert marked(store, tmp_path, *lower) == ["0.0100"]
 
 
+def trained(network, seed=0, **recipe):
+    recipe = {"schedule": "paper", "learning_rate": 0.02, "epochs": 12} | recipe
+    return record(network=network, seed=seed, settings={"training": {"recipe": recipe}})
+
+
+def test_recipes_that_differ_are_named(store, tmp_path):
+    def note(*records):
+        tables.write_results_table("segmentation", store(*records), prefix=tmp_path / "t")
+        found = re.findall(r"Settings of training differ: .*?\)\.", (tmp_path / "t.md").read_text())
+        return found[0] if found else ""
+
+    unet, pmg = trained("unet"), trained("pmg")
+    assert note(unet, pmg) == ""
+    assert note(unet, trained("pmg", learning_rate=0.05, epochs=6), trained("r_pmg")) == (
+        "Settings of training differ: learning rate 0.02 (U-NET, R-PMG), 0.05 (PMG); "
+        "epochs 12 (U-NET, R-PMG), 6 (PMG)."
+    )
+    assert note(unet, pmg, trained("pmg", seed=1, schedule="steps")) == (
+        "Settings of training differ: schedule paper (U-NET, PMG seed 0), steps (PMG seed 1)."
+    )
+
+
+def test_recipes_are_compared_within_a_task_and_where_they_are_known(store, tmp_path):
+    other = trained("pmg", epochs=24) | {"dataset": "translation"}
+    unknown = record(network="r_pmg", settings={"training": None})
+    older = record(network="umg", settings={"training": {"recipe": {"schedule": "paper"}}})
+    paths = store(trained("unet"), other, unknown, older)
+    tasks = ["segmentation", "translation"]
+    tables.write_results_table(tasks, paths, prefix=tmp_path / "t")
+    assert "Settings of training" not in (tmp_path / "t.md").read_text()
+
+
 def test_undefined_is_a_dash_and_explained(store, tmp_path):
     tables.write_results_table(
         "segmentation", store(record(network="sg", mean_acc=None)), prefix=tmp_path / "t"

@@ -14,6 +14,7 @@ from mg.report.tables import (
     Summary,
     describe,
     read_metrics,
+    recipe_note,
     summarise,
     undefined_notes,
     write_csv,
@@ -238,6 +239,8 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
             row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
         rows.append(row)
     notes = undefined_notes([(s, measure) for s, _ in entries for measure in MEASURES])
+    if note := recipe_note([s for s, _ in entries]):
+        notes.append(note)
     known = [NOTES["measures"]] + [NOTES["differences"]] * compared + [NOTES["costs"]] * narrow
     return Table(title, columns, rows, known + notes)
 

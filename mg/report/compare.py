@@ -160,6 +160,37 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _recipe(summary: Summary) -> dict[str, str]:
+    """The settings of a network's trainings, of all seeds together."""
+    recipes = summary.recipes()
+    return {
+        name: " and ".join(sorted({str(recipe[name]) for recipe in recipes if name in recipe}))
+        for name in dict.fromkeys(name for recipe in recipes for name in recipe)
+    }
+
+
+def _recipes(ours: dict, theirs: dict) -> list[str]:
+    """What differs between the recipes of networks in both runs, as far as both records have it.
+
+    A configuration may have changed since, and does not speak of a training by hand.
+    """
+    pairs = {key: (_recipe(ours[key]), _recipe(theirs[key])) for key in ours if key in theirs}
+    if not all(mine.keys() & other.keys() for mine, other in pairs.values()):
+        return ["recipes are not compared: not every record of both runs has one"]
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for (task, network), (mine, other) in pairs.items():
+        for name in mine:
+            if name in other and mine[name] != other[name]:
+                of = found.setdefault((name, mine[name], other[name]), [])
+                of.append(f"{task_name(task)} {network_name(network)}")
+    sides: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for (name, *values), of in found.items():
+        label = name if len(of) == len(pairs) else f"{name} of {', '.join(of)}"
+        for side, value in zip(sides, values, strict=True):
+            side[label] = value
+    return _differences(*sides, "recipe")
+
+
 def _origin(found: Iterable[Summary]) -> dict[str, Any]:
     """The devices and commits that results come from."""
     records = [record for summary in found for record in summary.records]
@@ -204,6 +235,8 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
         *(f"{count[kind]:4} numbers {text}" for kind, text in counted.items() if count[kind]),
         "",
         *_settings(here, there),
+        "",
+        *_recipes(mine, reference),
         "",
         *_differences(_origin(mine.values()), _origin(reference.values()), "origin"),
     ]

@@ -179,6 +179,10 @@ class Summary:
         part = self.part(key)
         return replace(cell, text=f"{cell.text} ({part})") if part else cell
 
+    def recipes(self) -> list[dict[str, Any]]:
+        """The settings of each run's training; none where its record has none."""
+        return [(r["settings"].get("training") or {}).get("recipe") or {} for r in self.records]
+
     def same(self, key: str) -> Any:
         """What all runs agree on, else None."""
         values = [r[key] for r in self.records]
@@ -485,6 +489,8 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
             f"{PUBLISHED}: the authors' notebook, measured on this same test set; it does not say "
             "which of their networks it is of, nor of which width."
         )
+    if note := recipe_note(summaries):
+        notes.append(note)
     missing = [f"{network_name(s.network)} seed {seed}" for s in summaries for seed in s.missing]
     if missing:
         notes.append(f"Missing: {', '.join(missing)}.")
@@ -495,6 +501,28 @@ def architectures(summaries: Sequence[Summary]) -> dict[str, str | None]:
     """The network that each label stands for; None where no record says."""
     known = {r["network"]: r.get("architecture") for s in summaries for r in s.records}
     return {s.network: known.get(s.network) for s in summaries}
+
+
+def recipe_note(summaries: Sequence[Summary]) -> str:
+    """A sentence on the settings of training that differ between the networks of one task, if any.
+
+    A setting is not compared with a record that lacks it.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}  # setting, value, networks in their order
+    for s in summaries:
+        recipes = s.recipes()
+        alike = all(recipe == recipes[0] for recipe in recipes)
+        for record, recipe in zip(s.records, recipes, strict=True):
+            name = network_name(s.network) + ("" if alike else f" seed {record['seed']}")
+            for setting, value in recipe.items():
+                found.setdefault(setting, {}).setdefault(str(value), {})[name] = None
+    differing = [
+        f"{setting.replace('_', ' ')} "
+        + ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
+        for setting, values in found.items()
+        if len(values) > 1
+    ]
+    return f"Settings of training differ: {'; '.join(differing)}." if differing else ""
 
 
 def undefined_notes(
