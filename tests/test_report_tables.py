@@ -13,8 +13,8 @@ from mg.data import clutter, hdf5
 from mg.errors import UserError
 from mg.files import read_json
 from mg.networks import table
-from mg.records import MEASURES
-from mg.report import render, tables
+from mg.records import CLASS_MEASURES, MEASURES
+from mg.report import compare, render, tables
 from mg.report.claims import write_claims_table
 
 COLUMNS = (
@@ -79,6 +79,8 @@ def rows(path):
 
 def test_every_measure_has_a_title():
     assert tuple(tables.TITLES) == MEASURES
+    assert tuple(tables.CLASS_TITLES) == CLASS_MEASURES
+    assert all(title[-1] in "↑↓" for title in (tables.TITLES | tables.CLASS_TITLES).values())
 
 
 def test_one_row_per_network_and_seed_and_one_per_network(store, tmp_path):
@@ -151,6 +153,40 @@ def test_best_is_marked_only_beyond_the_spread(store, tmp_path):
     assert "One seed per network" in (tmp_path / "t.md").read_text()
     lower = runs("pmg", 0.5, 0.5, bce=0.01) + runs("unet", 0.5, 0.5, bce=0.02)
     assert marked(store, tmp_path, *lower) == ["0.0100"]
+
+
+def test_a_measure_that_older_records_lack_is_a_dash(store, tmp_path, monkeypatch):
+    for module in (tables, compare):
+        monkeypatch.setattr(module, "MEASURES", (*MEASURES, "distance"))
+    monkeypatch.setattr(tables, "PER_RUN", (*tables.PER_RUN, "distance"))
+    monkeypatch.setattr(tables, "_OPTIONAL", tables._OPTIONAL | {"distance"})
+    monkeypatch.setitem(tables.TITLES, "distance", "distance ↓")
+    older, newer = record(network="unet"), record(network="pmg", distance=2.5)
+    tables.write_results_table("segmentation", store(older, newer), prefix=tmp_path / "t")
+    assert [row["distance"] for row in rows(tmp_path / "t.csv")] == ["", "2.5"]
+    text = (tmp_path / "t.md").read_text()
+    assert "| U-NET | 0.500 | 0.600 | 0.700 | 0.100 | 0.0200 | – |" in text
+    assert "| 0.0200 | 2.500 |" in text and "or not measured yet when" in text
+    mine, theirs = ({("a", "b"): s} for s in tables.summarise([older, newer]))
+    lines = {line.measure: line.verdict for line in compare.compare(mine, theirs)}
+    assert lines["distance"] == "missing: ours" and lines["mean_iu"] == "same"
+    for name in MEASURES:
+        del older[name]
+        with pytest.raises(UserError, match=f"no valid entry '{name}'"):
+            tables.read_metrics(store(older))
+        older[name] = None
+
+
+@pytest.mark.parametrize("measure", [*MEASURES, *CLASS_MEASURES, "distance"])
+def test_the_best_is_where_the_arrow_points(measure, monkeypatch):
+    monkeypatch.setitem(tables.TITLES, "distance", "distance ↓")  # as of a measure to come
+    runs = [
+        record(network=network, seed=seed, **{measure: value})
+        for network, value in (("unet", 0.1), ("pmg", 0.2), ("umg", 0.3))
+        for seed in (0, 1)
+    ]
+    down = measure in ("bce", "distance", *CLASS_MEASURES)
+    assert tables.best(tables.summarise(runs), measure) == ("unet" if down else "umg")
 
 
 def trained(network, seed=0, **recipe):

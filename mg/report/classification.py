@@ -11,6 +11,7 @@ from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
 from mg.report.tables import (
+    CLASS_TITLES,
     Summary,
     describe,
     read_metrics,
@@ -190,13 +191,14 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
     ten = any(s.mean("top1_error_10crop") is not None for s, _ in entries)
     compared = any(published for _, published in entries)
     narrow = any("multiply_adds_512_256" in published for _, published in entries)
-    measures = [("top1_error", "top-1 error ↓")]
+    measures = [("top1_error", CLASS_TITLES["top1_error"])]
     measures += [("top1_error_10crop", "top-1, ten crops ↓")] if ten else []
     columns = [Column("network", numeric=False)]
     for _, heading in measures:
         columns.append(Column(heading, "%"))
         columns += [Column("published", "%"), Column("difference", "points")] if compared else []
-    columns += [Column("top-5 error ↓", "%"), Column("cross-entropy ↓", "nats")]
+    columns += [Column(CLASS_TITLES["top5_error"], "%")]
+    columns += [Column(CLASS_TITLES["cross_entropy"], "nats")]
     columns += [Column("parameters", "million")]
     columns += [Column("published", "million"), Column("difference", "%")] if compared else []
     columns += [Column("multiply-adds", unit)]

@@ -103,7 +103,8 @@ def _measures(summaries: list[Summary]) -> Sequence[str]:
 def _line(
     task: str, network: str, measure: str, ours: Summary | None, theirs: Summary | None
 ) -> Line:
-    absent = [name for name, s in (("ours", ours), ("theirs", theirs)) if s is None]
+    pair = (("ours", ours), ("theirs", theirs))
+    absent = [name for name, s in pair if s is None or s.lacks(measure)]
     if absent:
         return Line(task, network, measure, ours, theirs, None, None, f"missing: {absent[0]}")
     a, b = ours.mean(measure), theirs.mean(measure)

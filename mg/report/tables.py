@@ -26,6 +26,11 @@ TITLES = {
     "image_iu": "image IU ↑",
     "bce": "cross-entropy ↓",
 }
+CLASS_TITLES = {
+    "top1_error": "top-1 error ↓",
+    "top5_error": "top-5 error ↓",
+    "cross_entropy": "cross-entropy ↓",
+}
 PER_RUN = (
     "dataset",
     "network",
@@ -105,6 +110,7 @@ def _wrong_entry(record: Any, measures: Sequence[str]) -> str | None:
     return wrong_entry(record, kinds)
 
 
+# What joined records after the first of them were written; a measure without it shows as a dash.
 _OPTIONAL = {"test_images", "commit", "date", "depth", "architecture"}
 _ENTRIES = {
     "dataset": str,
@@ -157,6 +163,10 @@ class Summary:
     def values(self, key: str) -> list[float]:
         """The defined values of a measure, one per run that has it."""
         return [r[key] for r in self.records if r.get(key) is not None]
+
+    def lacks(self, key: str) -> bool:
+        """Whether the records are from before this was measured."""
+        return bool(self.records) and all(key not in r for r in self.records)
 
     def mean(self, key: str) -> float | None:
         """Mean over the runs in which it is defined."""
@@ -213,10 +223,10 @@ def best(summaries: Sequence[Summary], measure: str) -> str | None:
     """The network that leads in a measure by more than the spread over seeds, if one does.
 
     The lead over the second must exceed sqrt(sd1² + sd2²), the standard deviation of the difference
-    of two runs; both need at least two seeds. Lower is better for cross-entropy and errors. None
-    leads where the first has the measure for some of its seeds only.
+    of two runs; both need at least two seeds. Which way is better, the arrow of the measure's title
+    says. None leads where the first has the measure for some of its seeds only.
     """
-    sign = -1 if measure in ("bce", "top1_error") else 1
+    sign = -1 if (TITLES | CLASS_TITLES)[measure].endswith("↓") else 1
     defined = [s for s in summaries if s.mean(measure) is not None]
     if len(defined) < 2:
         return None
@@ -313,7 +323,7 @@ def write_results_table(
     summaries = summarise(records, wanted)
 
     rows = [
-        [record[key] for key in PER_RUN]
+        [record.get(key) for key in PER_RUN]
         if record
         else [s.dataset, s.network, seed, *[None] * len(PER_RUN[3:])]
         for s in summaries
@@ -537,9 +547,10 @@ def undefined_notes(
     parts = [part for summary, measure in shown if (part := summary.part(measure))]
     notes = []
     if None in (*means, *others):
+        lacking = any(summary.lacks(measure) for summary, measure in shown)
         notes.append(
             f"{render.UNDEFINED}: not defined, since nothing is predicted or an output is not "
-            "finite."
+            f"finite{', or not measured yet when the network was evaluated' if lacking else ''}."
         )
     if parts:
         notes.append(
