@@ -57,6 +57,7 @@ _OWN = "mg.data.hdf5.write"  # named to those who bring data of their own
 _NAMES = ("task", "split", "mode")  # messages quote them: no line breaks, no control characters
 _KINDS = dict.fromkeys((*_NAMES, "directory"), str) | {
     "canvas": int,
+    "seed": int,
     "classes": list,
 }
 _WORDS = {1: "one dimension", 2: "two dimensions", 4: "four dimensions"}
