@@ -45,6 +45,9 @@ def test_what_decides_weights_and_measures_is_listed():
     builders = [f"networks/{family}.py" for family in FAMILIES]
     assert set(hashes.imported(["training/loop.py", *builders])) <= known
     assert set(hashes.imported(["evaluation/predict.py"])) <= known
+    others = {"networks/cifar.py", "data/cifar.py", "networks/imagenet.py"}
+    assert not others & set(hashes.trained_by("mnist"))
+    assert not others & {module for module, _ in hashes.built_by("mnist", "rotation", "pmg")}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
