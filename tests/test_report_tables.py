@@ -458,6 +458,18 @@ def test_claims_are_judged_by_their_criteria(store, tmp_path):
     assert "0.01" in row["criterion"]
 
 
+@pytest.mark.parametrize(
+    ("params", "said"), [(1050, ""), (600, "; SG has 0.60 times the parameters")]
+)
+def test_a_control_of_another_size_is_said_to_be_one(store, tmp_path, params, said):
+    runs = [record(network="pmg", mean_iu=0.5, params=1000), record(network="unet", params=3000)]
+    runs += [record(network="sg", mean_iu=0.4, params=params)]
+    found = verdicts(store, tmp_path, *runs)
+    evidence = found["segmentation", "PMG segments better than SG"]["evidence"]
+    assert evidence == f"mean IU 0.500 against 0.400{said}"
+    assert "times" not in found["segmentation", "PMG segments better than U-NET"]["evidence"]
+
+
 def test_a_lead_within_the_spread_does_not_count(store, tmp_path):
     runs = [record(network="unet", seed=i, mean_iu=v) for i, v in enumerate((0.40, 0.50))]
     runs += [record(network="pmg", seed=i, mean_iu=v) for i, v in enumerate((0.44, 0.54))]

@@ -21,6 +21,7 @@ Attention = tuple[float | None, float | None]
 LEAST_LEAD = 0.01
 SOLVED = 0.5
 FOLLOWS = 2.0
+EQUAL_SIZES = 0.1  # difference in parameters that a control may have
 
 CRITERIA = {
     "above": f"mean IU higher by at least {LEAST_LEAD} and, with several seeds, by more than the "
@@ -162,7 +163,10 @@ def _judge(
     mine = summaries.get(key)
     if claim.kind == "above":
         theirs = summaries.get((claim.task, claim.other))
-        return (NOT_RUN, "") if None in (mine, theirs) else _judge_lead(mine, theirs)
+        if None in (mine, theirs):
+            return NOT_RUN, ""
+        verdict, evidence = _judge_lead(mine, theirs)
+        return verdict, evidence + (_sizes(mine, theirs) if claim.source == "control" else "")
     return (NOT_RUN, "") if mine is None else _judge_solution(claim, mine)
 
 
@@ -175,6 +179,14 @@ def _judge_lead(mine: Summary, theirs: Summary) -> tuple[str, str]:
     needed = max(LEAST_LEAD, math.hypot(*(sd or 0 for sd in deviations)))
     evidence = " against ".join(s.cell("mean_iu").text for s in (mine, theirs))
     return HOLDS if lead >= needed else FAILS, f"mean IU {evidence}{_seeds(mine, theirs)}"
+
+
+def _sizes(mine: Summary, control: Summary) -> str:
+    """That a control is one no more: it was changed without the other, or the other without it."""
+    sizes = [s.same("params") for s in (mine, control)]
+    if None in sizes or abs(sizes[1] / sizes[0] - 1) <= EQUAL_SIZES:
+        return ""
+    return f"; {network_name(control.network)} has {sizes[1] / sizes[0]:.2f} times the parameters"
 
 
 def _judge_solution(claim: Claim, mine: Summary) -> tuple[str, str]:
