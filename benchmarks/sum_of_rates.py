@@ -25,6 +25,7 @@ from paper_recipe import CASES, PAPER  # noqa: E402
 from mg.networks.registry import resolve_network  # noqa: E402
 from mg.report import style  # noqa: E402
 from mg.report.names import network_name  # noqa: E402
+from mg.training.recipe import schedule_of  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
 COLOURS = {"steps": style.BLUE, "exponential": style.VERMILLION}
@@ -56,8 +57,7 @@ def narrow(network: str) -> dict[str, Line]:
 
 
 def papers_schedule(network: str) -> str:
-    residual = resolve_network(network, "segmentation").residual
-    return "steps" if residual else "exponential"
+    return schedule_of("paper", resolve_network(network, "segmentation").residual)
 
 
 def paper_size(network: str) -> Line:

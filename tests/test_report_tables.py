@@ -194,20 +194,39 @@ def trained(network, seed=0, **recipe):
     return record(network=network, seed=seed, settings={"training": {"recipe": recipe}})
 
 
-def test_recipes_that_differ_are_named(store, tmp_path):
+@pytest.fixture
+def note(store, tmp_path):
+    """The sentence below the table of some records on how their recipes differ."""
+
     def note(*records):
         tables.write_results_table("segmentation", store(*records), prefix=tmp_path / "t")
         found = re.findall(r"Settings of training differ: .*?\)\.", (tmp_path / "t.md").read_text())
         return found[0] if found else ""
 
+    return note
+
+
+def test_recipes_that_differ_are_named(note):
     unet, pmg = trained("unet"), trained("pmg")
     assert note(unet, pmg) == ""
-    assert note(unet, trained("pmg", learning_rate=0.05, epochs=6), trained("r_pmg")) == (
-        "Settings of training differ: learning rate 0.02 (U-NET, R-PMG), 0.05 (PMG); "
-        "epochs 12 (U-NET, R-PMG), 6 (PMG)."
+    assert note(unet, trained("pmg", learning_rate=0.05, epochs=6), trained("umg")) == (
+        "Settings of training differ: learning rate 0.02 (U-NET, U-MG), 0.05 (PMG); "
+        "epochs 12 (U-NET, U-MG), 6 (PMG)."
     )
     assert note(unet, pmg, trained("pmg", seed=1, schedule="steps")) == (
-        "Settings of training differ: schedule paper (U-NET, PMG seed 0), steps (PMG seed 1)."
+        "Settings of training differ: schedule exponential (U-NET, PMG seed 0), steps (PMG seed 1)."
+    )
+
+
+def test_the_papers_schedule_counts_as_what_it_is_for_each_network(note):
+    residual = trained("wide") | {"architecture": "r_pmg"}
+    differ = "Settings of training differ: schedule"
+    assert note(trained("unet"), trained("pmg"), trained("r_pmg"), residual) == (
+        f"{differ} exponential (U-NET, PMG), steps (R-PMG, wide)."
+    )
+    assert note(trained("unet", schedule="steps"), residual) == ""
+    assert note(trained("unet"), trained("gone")) == (
+        f"{differ} exponential (U-NET), paper (gone)."
     )
 
 

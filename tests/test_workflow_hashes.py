@@ -18,7 +18,6 @@ FAMILIES = ("mnist", "cifar", "imagenet")
 MEANS = {
     *("errors.py", "files.py", "provenance.py", "records.py", "signals.py", "networks/__init__.py"),
     *(
-        "networks/options.py",
         "data/__init__.py",
         "data/download.py",
         "data/hdf5.py",

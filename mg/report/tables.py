@@ -14,10 +14,12 @@ from mg.data.mnist import SHA256
 from mg.errors import UserError
 from mg.files import read_json, write_text
 from mg.networks.published import UNNAMED, published_results
+from mg.networks.registry import resolve_network
 from mg.records import CLASS_MEASURES, MEASURES, NUMBER, wrong_entry
 from mg.report import render
 from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table
+from mg.training.recipe import schedule_of
 
 TITLES = {
     "mean_iu": "mean IU ↑",
@@ -516,7 +518,8 @@ def architectures(summaries: Sequence[Summary]) -> dict[str, str | None]:
 def recipe_note(summaries: Sequence[Summary]) -> str:
     """A sentence on the settings of training that differ between the networks of one task, if any.
 
-    A setting is not compared with a record that lacks it.
+    A setting is not compared with a record that lacks it. The schedule `paper`, which is another
+    for residual networks than for plain ones, counts as what it is for each.
     """
     found: dict[str, dict[str, dict[str, None]]] = {}  # setting, value, networks in their order
     for s in summaries:
@@ -524,6 +527,9 @@ def recipe_note(summaries: Sequence[Summary]) -> str:
         alike = all(recipe == recipes[0] for recipe in recipes)
         for record, recipe in zip(s.records, recipes, strict=True):
             name = network_name(s.network) + ("" if alike else f" seed {record['seed']}")
+            if recipe.get("schedule") == "paper":
+                network = record.get("architecture") or s.network
+                recipe = recipe | {"schedule": _papers_schedule(network, s.dataset)}
             for setting, value in recipe.items():
                 found.setdefault(setting, {}).setdefault(str(value), {})[name] = None
     differing = [
@@ -533,6 +539,14 @@ def recipe_note(summaries: Sequence[Summary]) -> str:
         if len(values) > 1
     ]
     return f"Settings of training differ: {'; '.join(differing)}." if differing else ""
+
+
+def _papers_schedule(network: str, task: str) -> str:
+    """What the schedule `paper` is for a network, as far as it is known here."""
+    try:
+        return schedule_of("paper", resolve_network(network, task).residual)
+    except UserError:
+        return "paper"
 
 
 def undefined_notes(

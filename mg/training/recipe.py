@@ -13,6 +13,11 @@ STEP_EPOCHS = (0.3, 0.6, 0.8)
 STEP_FACTOR = 0.2
 
 
+def schedule_of(schedule: str, residual: bool) -> str:
+    """The schedule that `paper` is for a plain or a residual network; any other as it is."""
+    return ("steps" if residual else "exponential") if schedule == "paper" else schedule
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything about a training that is not the network, the data or the seed.
@@ -90,16 +95,17 @@ class Recipe:
 
     def rate(self, step: int, residual: bool) -> float:
         """Learning rate of optimiser step `step` (from 0)."""
-        if self.schedule == "one_cycle":
+        schedule = schedule_of(self.schedule, residual)
+        if schedule == "one_cycle":
             warm_up = max(1, round(0.2 * self.steps))
             if step < warm_up:
                 return self.learning_rate * (step + 1) / warm_up
             done = (step - warm_up) / max(1, self.steps - warm_up)
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
         epoch = step // self.iterations
-        if self.schedule == "every_30":
+        if schedule == "every_30":
             return self.learning_rate * 0.1 ** (epoch // 30)
-        if self.schedule == "steps" or (self.schedule == "paper" and residual):
+        if schedule == "steps":
             after = (round(part * self.epochs) for part in STEP_EPOCHS)
             # Not before the first epoch, however few there are.
             drops = sum(1 < dropped <= epoch + 1 for dropped in after)
