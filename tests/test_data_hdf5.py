@@ -225,6 +225,11 @@ def test_values_that_no_network_is_made_for_are_refused(kind, tmp_path):
     assert len(hdf5.load(tmp_path / "own.h5", count=39).x) == 39
 
 
+def test_a_canvas_that_is_not_that_of_the_images_is_refused(tmp_path):
+    hdf5.write(tmp_path / "own.h5", [examples(3, 16)], ATTRIBUTES | {"canvas": 32})
+    assert_refused(tmp_path / "own.h5", "its canvas is 32, but has images 16 pixels wide")
+
+
 def test_a_seed_that_is_no_number_is_refused_before_a_training_records_it(tmp_path):
     hdf5.write(tmp_path / "own.h5", [examples(3, 16)], ATTRIBUTES | {"seed": "none"})
     assert_refused(tmp_path / "own.h5", "its seed is 'none")

@@ -294,7 +294,8 @@ def load(
 
     Raises:
         UserError: the file is missing, truncated, altered, no data set of this layout, or holds
-            images and maps of other values than those of `PIXELS`.
+            images and maps of other values than those of `PIXELS` or of another canvas than it
+            says.
     """
     with _opened(path, layout) as file:
         arrays = {}
@@ -308,7 +309,7 @@ def load(
         attributes = read_attributes(file)
         _check_attributes(attributes, arrays["y"])
     if layout is PIXELS:
-        _check_values(path, **arrays)
+        _check_values(path, **arrays, canvas=attributes.get("canvas"))
     return Dataset(arrays["x"], arrays["y"], Attributes(path, attributes))
 
 
@@ -325,8 +326,15 @@ def _check_attributes(attributes: dict[str, Any], y: np.ndarray) -> None:
             raise ValueError(f"it has images of more than its {len(names)} classes")
 
 
-def _check_values(path: str | os.PathLike, x: np.ndarray, y: np.ndarray) -> None:
+def _check_values(
+    path: str | os.PathLike, x: np.ndarray, y: np.ndarray, canvas: int | None
+) -> None:
     """Refuse sound files of other numbers: the loss of targets of 255 falls without end."""
+    if canvas not in (None, x.shape[-1]):
+        raise UserError(
+            f"{path} says that its canvas is {canvas}, but has images {x.shape[-1]} pixels wide; "
+            "write it again with that canvas"
+        )
     if (highest := y.max(initial=0)) > 1:
         raise UserError(
             f"{path} has targets of up to {highest}; they must be 0 or 1, write it again with such"
