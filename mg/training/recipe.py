@@ -1,12 +1,16 @@
-"""How a network is trained: optimiser, learning rate, batches. One recipe serves every network."""
+"""How a network is trained: optimiser, learning rate, batches. One recipe serves every network.
+
+PyTorch is loaded where an optimiser is built, not before: reports do without.
+"""
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mg.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 # Residual networks keep a rate for long and then drop it (paper, section 4; fb.resnet.torch).
 STEP_EPOCHS = (0.3, 0.6, 0.8)
@@ -112,8 +116,10 @@ class Recipe:
             return self.learning_rate * STEP_FACTOR**drops
         return self.learning_rate * 10 ** (-3 * epoch / max(1, self.epochs - 1))
 
-    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+    def build_optimizer(self, model: "torch.nn.Module") -> "torch.optim.Optimizer":
         """The optimiser over every parameter of `model` that is trained."""
+        import torch
+
         parameters = [p for p in model.parameters() if p.requires_grad]
         common = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         if self.optimizer == "adamw":
