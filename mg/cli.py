@@ -603,19 +603,23 @@ def _figure(commands) -> None:
 
             networks.draw_receptive_fields(settings.output)
             return
-        from mg.report import figures
+        from mg.report.figures.classes import per_class_iu
+        from mg.report.figures.cost import quality_against_cost
+        from mg.report.figures.curves import learning_curves
+        from mg.report.figures.saliency import saliency_panel
+        from mg.report.figures.segmentation import segmentation_panel
+        from mg.report.figures.sheets import dataset_sheet
+        from mg.report.figures.spatial import spatial_panel
 
         s, count = settings, {"count": settings.examples} if settings.examples else {}
         draw = {
-            "examples": lambda: figures.dataset_sheet(s.data, s.output, **count),
-            "curves": lambda: figures.learning_curves(s.history, s.output, s.mnist_digits),
-            "segmentation": lambda: figures.segmentation_panel(
-                s.data[0], s.predictions, s.output, **count
-            ),
-            "spatial": lambda: figures.spatial_panel(s.data, s.predictions, s.output, **count),
-            "saliency": lambda: figures.saliency_panel(s.saliency, s.output, **count),
-            "cost": lambda: figures.quality_against_cost(s.metrics, s.output),
-            "classes": lambda: figures.per_class_iu(s.metrics, s.output),
+            "examples": lambda: dataset_sheet(s.data, s.output, **count),
+            "curves": lambda: learning_curves(s.history, s.output, s.mnist_digits),
+            "segmentation": lambda: segmentation_panel(s.data[0], s.predictions, s.output, **count),
+            "spatial": lambda: spatial_panel(s.data, s.predictions, s.output, **count),
+            "saliency": lambda: saliency_panel(s.saliency, s.output, **count),
+            "cost": lambda: quality_against_cost(s.metrics, s.output),
+            "classes": lambda: per_class_iu(s.metrics, s.output),
         }
         needs = {
             "examples": "data",

@@ -7,9 +7,11 @@ import pytest
 from test_report_tables import record as measured
 
 from mg.errors import UserError
-from mg.report import figures, tables
+from mg.report import tables
 from mg.report.claims import write_claims_table
 from mg.report.classification import write_table
+from mg.report.figures.classes import per_class_iu
+from mg.report.figures.cost import quality_against_cost
 
 
 def record(path, network, options, seed=0, dataset="cifar100", **changes):
@@ -165,8 +167,8 @@ def test_a_classifier_is_said_to_be_one_where_pixels_are_measured(tmp_path):
     for write in (
         lambda: tables.write_results_table("segmentation", [path], prefix=prefix),
         lambda: write_claims_table([path], prefix=prefix),
-        lambda: figures.quality_against_cost([path], prefix),
-        lambda: figures.per_class_iu([path], prefix),
+        lambda: quality_against_cost([path], prefix),
+        lambda: per_class_iu([path], prefix),
     ):
         with pytest.raises(UserError, match="metrics.json holds the errors of a classifier; here"):
             write()

@@ -15,8 +15,10 @@ from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES
 from mg.evaluation.predict import evaluate
-from mg.report import figures
 from mg.report.explorer import write_explorer
+from mg.report.figures.panels import digit_colours
+from mg.report.figures.saliency import HUES, saliency_image, saliency_levels
+from mg.report.figures.segmentation import error_colours
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_the_page_holds_what_the_files_hold(page, run):  # noqa: F811
         index, points, stored = (file[name][:] for name in ("index", "points", "map"))
     assert maps["places"] == index.tolist() and maps["points"] == points.tolist()
     levels = unpacked(maps["levels"], *stored.shape)
-    assert (levels[1, 3] == figures.saliency_levels(stored[1, 3])).all() and levels.max() == 10
+    assert (levels[1, 3] == saliency_levels(stored[1, 3])).all() and levels.max() == 10
 
 
 def test_examples_with_maps_are_shown_wherever_they_lie(run, tmp_path):  # noqa: F811
@@ -170,7 +172,7 @@ def test_a_browser_shows_and_picks(page, run, browser):  # noqa: F811
         browser.press(key)
         browser.wait(f"document.querySelector('[name=point]:checked')?.value == {point}")
         assert chosen(browser) == POINT_NAMES[point]
-        expected = figures.saliency_image(maps[point], image, figures.HUES[point])
+        expected = saliency_image(maps[point], image, HUES[point])
         shown = pixels(browser, 3, 1)
         np.testing.assert_allclose(shown, expected * 255, atol=2)
         assert ["PMG", *map(str, points[point])] in [row[:3] for row in values(browser)]
@@ -207,11 +209,11 @@ def test_a_browser_shows_and_picks(page, run, browser):  # noqa: F811
     with h5py.File(run / "models/segmentation/unet/seed0/predictions.h5") as file:
         output = file["prediction"][0].astype(np.float32)
     shown = pixels(browser, 1, 0)
-    expected = figures.digit_colours(data.y[0]) * 255
+    expected = digit_colours(data.y[0]) * 255
     away = np.hypot(*np.indices((16, 16)) - 8) > 3  # from the mark at the middle
     np.testing.assert_allclose(shown[away], expected[away], atol=2)
     shown = pixels(browser, 2, 1)
-    expected = figures.error_colours(output >= 0.5, data.y[0] > 0) * 255
+    expected = error_colours(output >= 0.5, data.y[0] > 0) * 255
     np.testing.assert_allclose(shown[away], expected[away], atol=2)
     row = next(row for row in values(browser) if row[0] == "U-NET")
     assert row[1:3] == ["8", "8"]

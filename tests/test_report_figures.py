@@ -21,8 +21,15 @@ from mg.evaluation.attention import attention_ratio, read
 from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
 from mg.files import read_json, write_json
-from mg.report import figures, style
+from mg.report import style
 from mg.report.claims import write_claims_table
+from mg.report.figures.classes import per_class_iu
+from mg.report.figures.cost import quality_against_cost
+from mg.report.figures.curves import learning_curves
+from mg.report.figures.saliency import HUES, saliency_image, saliency_panel
+from mg.report.figures.segmentation import segmentation_panel
+from mg.report.figures.sheets import dataset_sheet
+from mg.report.figures.spatial import spatial_panel
 from mg.report.names import NETWORKS, controls_note, in_order
 
 
@@ -75,23 +82,19 @@ def files(run, name, task="*"):
 
 
 DRAWN = {
-    "segmentation_panel": lambda run, prefix: figures.segmentation_panel(
+    "segmentation_panel": lambda run, prefix: segmentation_panel(
         run / "segmentation/test.h5", files(run, "predictions.h5", "segmentation"), prefix, 2
     ),
-    "spatial_panel": lambda run, prefix: figures.spatial_panel(
+    "spatial_panel": lambda run, prefix: spatial_panel(
         [run / "translation/test.h5"], files(run, "predictions.h5", "translation"), prefix, 2
     ),
-    "saliency_panel": lambda run, prefix: figures.saliency_panel(
-        files(run, "saliency.h5"), prefix, 2
-    ),
-    "learning_curves": lambda run, prefix: figures.learning_curves(
-        files(run, "history.csv"), prefix
-    ),
-    "quality_against_cost": lambda run, prefix: figures.quality_against_cost(
+    "saliency_panel": lambda run, prefix: saliency_panel(files(run, "saliency.h5"), prefix, 2),
+    "learning_curves": lambda run, prefix: learning_curves(files(run, "history.csv"), prefix),
+    "quality_against_cost": lambda run, prefix: quality_against_cost(
         files(run, "metrics.json"), prefix
     ),
-    "per_class_iu": lambda run, prefix: figures.per_class_iu(files(run, "metrics.json"), prefix),
-    "dataset_sheet": lambda run, prefix: figures.dataset_sheet(
+    "per_class_iu": lambda run, prefix: per_class_iu(files(run, "metrics.json"), prefix),
+    "dataset_sheet": lambda run, prefix: dataset_sheet(
         [run / "translation/test.h5", run / "segmentation/test.h5"], prefix, 4
     ),
 }
@@ -172,12 +175,12 @@ def test_all_transformations_stand_beside_the_single_ones(tmp_path):
             metrics_path=tmp_path / f"{task}.json",
             predictions_path=predictions[-1],
         )
-    both = figures.spatial_panel(data, predictions, tmp_path / "both", count=2)
+    both = spatial_panel(data, predictions, tmp_path / "both", count=2)
     assert "scaled and moved at once (left), or only rotated or moved (right);" in both
     svg = (tmp_path / "both.svg").read_text()
     # Two blocks of input, truth and PMG: four rows at once, and two of each single task.
     assert svg.count("<image") == 2 * 3 * 4 and svg.count(">PMG<") == 3
-    single = figures.spatial_panel(data[2:], predictions[2:], tmp_path / "single", count=2)
+    single = spatial_panel(data[2:], predictions[2:], tmp_path / "single", count=2)
     assert "a digit that was moved;" in single
     assert (tmp_path / "single.svg").read_text().count("<image") == 3 * 2
 
@@ -187,7 +190,7 @@ def test_a_network_that_was_not_run_on_a_task_takes_no_room(run, tmp_path):
     model = save_model(tmp_path / "model.pt", "rotation", label="unet", seed=0)
     evaluate(model, data[1], metrics_path=tmp_path / "m.json", predictions_path=tmp_path / "p.h5")
     paths = files(run, "predictions.h5", "translation")
-    caption = figures.spatial_panel(data, [*paths, tmp_path / "p.h5"], tmp_path / "f", count=3)
+    caption = spatial_panel(data, [*paths, tmp_path / "p.h5"], tmp_path / "f", count=3)
     assert "A network stands only where it was run." in caption
     svg = (tmp_path / "f.svg").read_text()
     assert svg.count("<image") == 3 * 5 + 3 * 3 and svg.count(">PMG<") == 1
@@ -201,7 +204,7 @@ def test_labels_of_one_name_and_small_sets_are_all_drawn(tmp_path):
         model = save_model(tmp_path / "model.pt", "translation", label=label, seed=0)
         paths.append(tmp_path / f"{label}-predictions.h5")
         evaluate(model, data, metrics_path=tmp_path / "m.json", predictions_path=paths[-1])
-    figures.spatial_panel([data], paths, tmp_path / "f", count=9)
+    spatial_panel([data], paths, tmp_path / "f", count=9)
     assert (tmp_path / "f.svg").read_text().count("<image") == 2 * 5
     height, width = imread(tmp_path / "f.png").shape[:2]
     assert height < 0.7 * width  # no room for the seven that are not there
@@ -209,7 +212,7 @@ def test_labels_of_one_name_and_small_sets_are_all_drawn(tmp_path):
 
 def test_panels_say_which_seeds_they_show(run, tmp_path):
     paths = files(run, "predictions.h5", "segmentation")
-    draw = partial(figures.segmentation_panel, run / "segmentation/test.h5", count=1)
+    draw = partial(segmentation_panel, run / "segmentation/test.h5", count=1)
     assert "Shown: seed 0 of each network." in draw(paths, tmp_path / "f")
     without = [path for path in paths if "unet/seed0" not in str(path)]
     assert "Shown: seed 0 of PMG and my_own_net; 1 of U-NET." in draw(without, tmp_path / "f")
@@ -219,22 +222,22 @@ def test_panels_say_which_seeds_they_show(run, tmp_path):
 
 def test_curves_say_over_how_many_seeds_they_are_means_and_which_axis_is_logarithmic(run, tmp_path):
     paths = files(run, "history.csv")
-    caption = figures.learning_curves(paths, tmp_path / "f")
+    caption = learning_curves(paths, tmp_path / "f")
     assert "Lines: means over 2 seeds; bands" in caption
     assert (tmp_path / "f.svg").read_text().count("loss (nats, log axis)") == 4
     fewer = [p for p in paths if "seed0" in str(p) or "segmentation" in str(p)]
-    caption = figures.learning_curves(fewer, tmp_path / "f")
+    caption = learning_curves(fewer, tmp_path / "f")
     assert "Lines: means over seeds (Segmentation 2; else one seed); bands" in caption
     fewer.remove(next(path for path in paths if "segmentation/pmg/seed1" in str(path)))
-    caption = figures.learning_curves(fewer, tmp_path / "f")
+    caption = learning_curves(fewer, tmp_path / "f")
     assert "(Segmentation 2, PMG 1; else one seed)" in caption
-    caption = figures.learning_curves([p for p in paths if "seed0" in str(p)], tmp_path / "f")
+    caption = learning_curves([p for p in paths if "seed0" in str(p)], tmp_path / "f")
     assert "One seed per network" in caption and "bands" not in caption
 
 
 def test_maps_come_with_what_was_measured_of_them(run, tmp_path):
     paths = files(run, "saliency.h5")
-    caption = figures.saliency_panel(paths, tmp_path / "f")
+    caption = saliency_panel(paths, tmp_path / "f")
     for path in paths:
         if path.parts[-3:-1] == ("pmg", "seed0"):
             ratio = attention_ratio(read(path))
@@ -255,7 +258,7 @@ def test_curves_without_validation_show_the_loss_alone(tmp_path):
     path = tmp_path / "segmentation/unet/seed0/history.csv"
     path.parent.mkdir(parents=True)
     save_history(path, 0, valid=False)
-    figures.learning_curves([path], tmp_path / "curves")
+    learning_curves([path], tmp_path / "curves")
     svg = (tmp_path / "curves.svg").read_text()
     assert "training loss" in svg and "validation" not in svg
 
@@ -266,7 +269,7 @@ def test_many_networks_are_all_named_on_the_page(tmp_path, texts):
     for path in paths:
         path.parent.mkdir(parents=True)
         save_history(path, 0)
-    figures.learning_curves(paths, tmp_path / "curves")
+    learning_curves(paths, tmp_path / "curves")
     assert set(labels) <= set(texts)
 
 
@@ -278,9 +281,9 @@ def test_a_network_without_maps_is_said_to_have_none(run, tmp_path):
             content["state_dict"][name] = torch.full_like(value, -1)
     torch.save(content, model)
     saliency(model, run / "translation/test.h5", tmp_path / "s.h5", count=2, window=4, stride=4)
-    figures.saliency_panel([*files(run, "saliency.h5"), tmp_path / "s.h5"], tmp_path / "both", 1)
+    saliency_panel([*files(run, "saliency.h5"), tmp_path / "s.h5"], tmp_path / "both", 1)
     assert "none above" in (tmp_path / "both.svg").read_text()
-    figures.saliency_panel([tmp_path / "s.h5"], tmp_path / "alone", 1)
+    saliency_panel([tmp_path / "s.h5"], tmp_path / "alone", 1)
     assert "none above" in (tmp_path / "alone.svg").read_text()
     write_claims_table(
         files(run, "metrics.json"),
@@ -294,7 +297,7 @@ def test_a_network_that_was_not_asked_is_not_said_to_answer_nothing(run, tmp_pat
     model = save_model(tmp_path / "model.pt", "translation", label="sg", seed=0)
     saliency(model, run / "translation/test.h5", tmp_path / "s.h5", count=1, window=4, stride=4)
     paths = [*files(run, "saliency.h5", "translation"), tmp_path / "s.h5"]
-    figures.saliency_panel(paths, tmp_path / "both", 2)
+    saliency_panel(paths, tmp_path / "both", 2)
     svg = (tmp_path / "both.svg").read_text()
     assert svg.count(">no map<") == 1 and ">none above<" not in svg
 
@@ -304,8 +307,8 @@ def test_saliency_is_coloured_as_in_the_paper():
     attention = rng.random((8, 8)) * (rng.random((8, 8)) < 0.5)
     image = np.zeros((8, 8))
     image[0, 0] = 1
-    for hue in figures.HUES:
-        colours = figures.saliency_image(attention, image, hue)
+    for hue in HUES:
+        colours = saliency_image(attention, image, hue)
         hsv = np.array([[colorsys.rgb_to_hsv(*pixel) for pixel in row] for row in colours])
         assert hsv[0, 0, 2] == 0  # ink is black
         shown = (attention > 0) & (image == 0)
@@ -316,9 +319,9 @@ def test_saliency_is_coloured_as_in_the_paper():
         assert (np.diff(levels[order]) >= 0).all()
         assert (hsv[(attention == 0) & (image == 0)][:, 1:] == [0, 1]).all()
     names = ("green", "red", "yellow", "blue", "cyan", "magenta", "orange")
-    assert len(figures.HUES) == len(names)
-    assert colorsys.hsv_to_rgb(figures.HUES[0], 1, 1) == (0, 1, 0)
-    assert colorsys.hsv_to_rgb(figures.HUES[1], 1, 1) == (1, 0, 0)
+    assert len(HUES) == len(names)
+    assert colorsys.hsv_to_rgb(HUES[0], 1, 1) == (0, 1, 0)
+    assert colorsys.hsv_to_rgb(HUES[1], 1, 1) == (1, 0, 0)
 
 
 def test_no_two_networks_of_a_figure_look_the_same():
@@ -352,30 +355,28 @@ def test_damaged_histories_are_refused(content, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(UserError, match="history.csv"):
-        figures.learning_curves([path], tmp_path / "curves")
+        learning_curves([path], tmp_path / "curves")
 
 
 def test_figures_refuse_what_does_not_belong(run, tmp_path):
     with pytest.raises(UserError, match="predictions for translation"):
-        figures.segmentation_panel(
+        segmentation_panel(
             run / "segmentation/test.h5",
             files(run, "predictions.h5", "translation"),
             tmp_path / "f",
         )
     with pytest.raises(UserError, match="of translation, with 1-channel .* for 10-channel"):
-        figures.segmentation_panel(run / "translation/test.h5", [], tmp_path / "f")
+        segmentation_panel(run / "translation/test.h5", [], tmp_path / "f")
     with pytest.raises(UserError, match="of segmentation, with 10-channel .* for 1-channel"):
-        figures.spatial_panel([run / "segmentation/test.h5"], [], tmp_path / "f")
+        spatial_panel([run / "segmentation/test.h5"], [], tmp_path / "f")
     (tmp_path / "p.h5").write_text("nothing")
     with pytest.raises(UserError, match="p.h5"):
-        figures.segmentation_panel(
-            run / "segmentation/test.h5", [tmp_path / "p.h5"], tmp_path / "f"
-        )
-    for function in (figures.quality_against_cost, figures.per_class_iu, figures.learning_curves):
+        segmentation_panel(run / "segmentation/test.h5", [tmp_path / "p.h5"], tmp_path / "f")
+    for function in (quality_against_cost, per_class_iu, learning_curves):
         with pytest.raises(UserError):
             function([], tmp_path / "f")
     with pytest.raises(UserError):
-        figures.saliency_panel([], tmp_path / "f")
+        saliency_panel([], tmp_path / "f")
     with pytest.raises(UserError, match="at least one"):
-        figures.dataset_sheet([run / "segmentation/test.h5"], tmp_path / "f", count=0)
+        dataset_sheet([run / "segmentation/test.h5"], tmp_path / "f", count=0)
     assert not list(tmp_path.glob("f*"))

@@ -12,7 +12,7 @@ from mg.data import hdf5, imagenet
 from mg.errors import UserError
 from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
-from mg.report import figures
+from mg.report.figures.sheets import image_sheet
 from mg.report.show import show, show_images
 
 
@@ -129,10 +129,10 @@ def test_images_of_classes_are_drawn_with_their_names(classes):
 
 
 def test_digits_in_cifars_format_are_called_so(classes):
-    assert "MNIST" not in figures.image_sheet(classes / "test.h5", classes / "sheet")
+    assert "MNIST" not in image_sheet(classes / "test.h5", classes / "sheet")
     with h5py.File(classes / "test.h5", "a") as file:
         hdf5.write_attributes(file, {"classes": ["digit 0", "digit 1"]})
-    caption = figures.image_sheet(classes / "test.h5", classes / "sheet")
+    caption = image_sheet(classes / "test.h5", classes / "sheet")
     assert caption.startswith("MNIST's digits in CIFAR-10's format: 24 of the 30 images")
 
 

@@ -68,8 +68,9 @@ def test_a_network_counts_with_what_builds_it(family):
 @pytest.mark.parametrize(
     ("module", "shown"),
     [
-        ("report/figures.py", {"report/tables.py", "report/style.py", "evaluation/attention.py"}),
-        ("report/explorer.py", {"report/figures.py", "report/style.py"}),
+        ("report/figures/cost.py", {"report/tables.py", "report/style.py"}),
+        ("report/figures/saliency.py", {"report/figures/panels.py", "evaluation/attention.py"}),
+        ("report/explorer.py", {"report/figures/reading.py", "report/style.py"}),
         ("report/networks.py", {"networks/counting.py", "networks/pyramid.py"}),
         ("report/classification.py", {"networks/table.py", "networks/counting.py"}),
     ],

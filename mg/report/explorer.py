@@ -16,10 +16,11 @@ from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES
 from mg.files import write_text
-from mg.report import figures, render, style
+from mg.report import render, style
+from mg.report.figures.reading import Paths, read_predictions, read_saliency
+from mg.report.figures.saliency import HUES, LEVELS, saliency_levels
+from mg.report.figures.segmentation import ERRORS
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
-
-Paths = Sequence[str | os.PathLike]
 
 
 def write_explorer(
@@ -59,11 +60,11 @@ def write_explorer(
         "networks": [{"label": label, "name": network_name(label)} for label in networks],
         "points": [
             {"name": name, "hue": round(360 * hue)}
-            for name, hue in zip(POINT_NAMES, figures.HUES, strict=True)
+            for name, hue in zip(POINT_NAMES, HUES, strict=True)
         ],
-        "levels": figures.LEVELS,
+        "levels": LEVELS,
         "digits": style.DIGITS,
-        "errors": list(figures.ERRORS.items()),
+        "errors": list(ERRORS.items()),
     }
     title = f"Explore run {run}" if run else "Explore a run"
     write_text(output, render.fill("explorer.html", title=title, content=content))
@@ -89,7 +90,7 @@ def _explorable(
     data_path: str | os.PathLike, prediction_paths: Paths, saliency_paths: Paths, count: int
 ) -> dict[str, Any]:
     """One task as the page's script reads it."""
-    maps = figures.read_saliency(saliency_paths)
+    maps = read_saliency(saliency_paths)
     used = sorted({int(i) for stored in maps.values() for i in stored["index"]})
     data = hdf5.load(data_path, count=max([count, *(i + 1 for i in used)]))
     for label, stored in maps.items():
@@ -98,7 +99,7 @@ def _explorable(
                 f"the saliency maps of {label} are not of the inputs in {data_path}; give the test "
                 "set that they were made of, or make them again with `mg saliency`"
             )
-    predictions = figures.read_predictions(prediction_paths, data)
+    predictions = read_predictions(prediction_paths, data)
     shown = sorted({*range(min(count, len(data.x))), *used})
     networks = {}
     for label in in_order([*predictions, *maps]):
@@ -130,7 +131,7 @@ def _maps(stored: dict[str, Any], shown: Sequence[int]) -> dict[str, Any]:
     """Points (K, 7, 2) as (y, x) and levels (K, 7, H, W) of K examples, given by their place."""
     levels = np.zeros(stored["map"].shape, np.uint8)
     for place in np.ndindex(levels.shape[:2]):
-        levels[place] = figures.saliency_levels(stored["map"][place])
+        levels[place] = saliency_levels(stored["map"][place])
     skipped = [int(i) for i in stored["skipped"]]
     return {
         "places": [shown.index(int(i)) for i in stored["index"]],

@@ -42,7 +42,14 @@ def show_images(path: str | os.PathLike, prefix: str | os.PathLike) -> None:
     Raises:
         UserError: the file is damaged or holds no images.
     """
-    from mg.report import figures  # heavy, and text does without
+    # Heavy, and text does without.
+    from mg.report.figures.saliency import saliency_panel
+    from mg.report.figures.sheets import (
+        dataset_sheet,
+        image_sheet,
+        prediction_sheet,
+        probability_sheet,
+    )
 
     if Path(path).suffix != ".h5":
         raise UserError(f"{path} holds no images; data sets, predictions and maps (.h5) do")
@@ -51,14 +58,14 @@ def show_images(path: str | os.PathLike, prefix: str | os.PathLike) -> None:
         classes = "classes" in hdf5.read_attributes(file)
     if {"x", "y"} <= names:
         if classes:
-            figures.image_sheet(path, prefix)
+            image_sheet(path, prefix)
         else:
-            figures.dataset_sheet([path], prefix)
+            dataset_sheet([path], prefix)
     elif "prediction" in names:
-        draw = figures.probability_sheet if classes else figures.prediction_sheet
+        draw = probability_sheet if classes else prediction_sheet
         draw(path, prefix)
     elif "map" in names:
-        figures.saliency_panel([path], prefix)
+        saliency_panel([path], prefix)
     else:
         raise UserError(f"{path} holds no images; it holds {', '.join(sorted(names)) or 'nothing'}")
 

@@ -22,7 +22,13 @@ import mg.report.claims
 import mg.report.classification
 import mg.report.compare
 import mg.report.explorer
-import mg.report.figures
+import mg.report.figures.classes
+import mg.report.figures.cost
+import mg.report.figures.curves
+import mg.report.figures.saliency
+import mg.report.figures.segmentation
+import mg.report.figures.sheets
+import mg.report.figures.spatial
 import mg.report.networks
 import mg.report.pages
 import mg.report.show

@@ -9,7 +9,8 @@ import yaml
 
 from mg.errors import UserError
 from mg.evaluation.predict import evaluate
-from mg.report import claims, classification, compare, figures, pages, resources, tables
+from mg.report import claims, classification, compare, pages, resources, tables
+from mg.report.figures.reading import read_history
 
 LACKING = object()
 WRONG = [LACKING, None, "x", 3, 10**400, [], ["x"], {}]
@@ -43,7 +44,7 @@ READERS = {
         "evaluate": lambda run, out: evaluate(
             run / "model.pt", run / "test.h5", metrics_path=out / "m.json"
         ),
-        "history": lambda run, out: figures.read_history(run / "history.csv"),
+        "history": lambda run, out: read_history(run / "history.csv"),
         "resources": lambda run, out: resources.write_resources_table(
             out / "benchmarks", [run / "run.json"], prefix=out / "t"
         ),

@@ -164,7 +164,6 @@ GROUPS = {
     if tasks
 }
 SALIENCY_TASKS = [task for task in config["saliency"]["tasks"] if task in SPATIAL_TASKS]
-FIGURE_CODE = code(shown_by("report/figures.py"))
 PAGE = ["report/templates/page.html", "report/templates/table.html"]
 TABLE = [*PAGE, "report/templates/tables.html", "networks/published.csv"]
 # What the tables of networks count; the registry imports them by name.

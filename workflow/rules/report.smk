@@ -129,7 +129,7 @@ rule figure_examples:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        code=FIGURE_CODE,
+        code=code(shown_by("report/figures/sheets.py")),
     shell:
         "mg figure examples --data {input.data:q} --output {params.prefix:q} > {log:q} 2>&1"
 
@@ -149,7 +149,7 @@ rule figure_curves:
     params:
         prefix=stem,
         digits=SAY_DIGITS,
-        code=FIGURE_CODE,
+        code=code(shown_by("report/figures/curves.py")),
     shell:
         "mg figure curves --history {input.history:q} {params.digits:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
@@ -171,7 +171,7 @@ rule figure_segmentation:
     params:
         prefix=stem,
         examples=config["figures"]["examples"],
-        code=FIGURE_CODE,
+        code=code(shown_by("report/figures/segmentation.py")),
     shell:
         "mg figure segmentation --data {input.data:q} --predictions {input.predictions:q}"
         " --examples {params.examples:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -193,7 +193,7 @@ rule figure_spatial:
     params:
         prefix=stem,
         examples=config["figures"]["examples"],
-        code=FIGURE_CODE,
+        code=code(shown_by("report/figures/spatial.py")),
     shell:
         "mg figure spatial --data {input.data:q} --predictions {input.predictions:q}"
         " --examples {params.examples:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -214,7 +214,7 @@ rule figure_saliency:
     params:
         prefix=stem,
         examples=config["figures"]["examples"],
-        code=FIGURE_CODE,
+        code=code(shown_by("report/figures/saliency.py")),
     shell:
         "mg figure saliency --saliency {input.saliency:q} --examples {params.examples:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
@@ -234,7 +234,7 @@ rule figure_cost:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        code=FIGURE_CODE,
+        code=code(shown_by("report/figures/cost.py")),
     shell:
         "mg figure cost --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
 
@@ -253,7 +253,7 @@ rule figure_classes:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        code=FIGURE_CODE,
+        code=code(shown_by("report/figures/classes.py")),
     shell:
         "mg figure classes --metrics {input.metrics:q} --output {params.prefix:q} > {log:q} 2>&1"
 
