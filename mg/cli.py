@@ -17,7 +17,7 @@ from mg.data import SPLITS
 from mg.data.progress import say
 from mg.errors import UserError, short_of_files, short_of_memory, short_of_threads
 from mg.networks.registry import DATASETS
-from mg.signals import STOPPING, heeded
+from mg.signals import STOPPING, heeded, take_warnings_for_termination
 
 TASKS = tuple(name for name, spec in DATASETS.items() if spec.family == "mnist")
 CLASSIFICATION = tuple(name for name in DATASETS if name not in TASKS)
@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         for number in heeded():
             signal.signal(number, stop)
+        take_warnings_for_termination()
         settings = build_parser().parse_args(arguments)
         settings.arguments = sys.argv[1:] if arguments is None else arguments
         name = f"mg {settings.command}"

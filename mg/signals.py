@@ -11,12 +11,28 @@ STOPPING = {
     signal.SIGINT: "interrupted",
     signal.SIGHUP: "hung up",  # the terminal was closed, or the connection to it lost
 }
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def heeded() -> list[signal.Signals]:
     """Those that end this process: all, but not SIGHUP where `nohup` says so."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in STOPPING if not (ignored and number == signal.SIGHUP)]
+
+
+def take_warnings_for_termination() -> None:
+    """Let SIGUSR1 and SIGUSR2, by which SGE says that the end is near, count as one SIGTERM.
+
+    It often sends them twice. Heeded also where the shell around ignores them, as in its jobs.
+    """
+
+    def terminate(number: int, frame: Any) -> None:
+        for warning in WARNINGS:
+            signal.signal(warning, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGTERM)
+
+    for warning in WARNINGS:
+        signal.signal(warning, terminate)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from mg.signals import heeded, postponed
+from mg.signals import WARNINGS, heeded, postponed
 
 
 @pytest.fixture
@@ -20,6 +22,30 @@ def test_a_closed_terminal_is_heeded_but_not_under_nohup(hang_up):
     assert {*heeded()} == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     hang_up(signal.SIG_IGN)
     assert {*heeded()} == {signal.SIGTERM, signal.SIGINT}
+
+
+@pytest.mark.parametrize("number", WARNINGS)
+def test_a_warning_counts_as_one_sigterm_however_often_it_comes(number):
+    """Also where those around ignore it, as in a job of SGE (workflow/profiles/sge)."""
+    step = f"""
+import os, signal
+from mg import cli
+
+class Parser:
+    def parse_args(self, arguments):
+        try:
+            os.kill(os.getpid(), {number:d})
+        finally:
+            os.kill(os.getpid(), {number:d})
+            print("cleaned up")
+
+cli.build_parser = Parser
+cli.main([])
+"""
+    job = f"trap '' USR1 USR2; exec {sys.executable} -c \"$0\""
+    done = subprocess.run(["bash", "-c", job, step], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "cleaned up\n")
+    assert done.stderr == "mg: terminated\n"
 
 
 def test_a_postponed_signal_is_handled_at_the_end(hang_up):

@@ -229,6 +229,21 @@ def test_an_interrupted_training_ends_with_the_same_weights(tiny, whole, tmp_pat
     assert not (cut / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_training_that_is_warned_twice_writes_a_checkpoint(tiny, tmp_path, number):
+    """As by SGE before it kills."""
+    started = command(tiny, tmp_path, "--checkpoint-seconds", "600")
+    process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "checkpoints" / "history.csv", process)
+    for _ in range(2):
+        process.send_signal(number)
+        time.sleep(0.005)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM at epoch" in messages and "the same command goes on" in messages
+    assert (tmp_path / "checkpoints" / "checkpoint.pt").exists()
+
+
 def test_a_training_whose_log_nobody_reads_any_more_goes_on(tiny, whole, tmp_path):
     process = subprocess.Popen(command(tiny, tmp_path), stderr=subprocess.PIPE, text=True)
     assert "epochs" in process.stderr.readline()
