@@ -1,5 +1,6 @@
 """pip, conda and the images install the same versions, those that pyproject.toml asks for."""
 
+import getpass
 import re
 import subprocess
 import sys
@@ -88,6 +89,32 @@ def test_the_images_install_the_lock_and_nothing_loose():
         for entry in yaml.safe_load((ROOT / "envs/mg.yaml").read_text())["dependencies"]
         if str(entry).startswith("python=")
     }
+
+
+def test_a_number_may_run_the_docker_image(monkeypatch):
+    """A user without an entry in the image's list, as after --user: Snakemake asks for a name."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    text = re.search(r"^ENV ((?:.*\\\n)*.*)", DOCKERFILE, re.M).group(1).replace("\\\n", " ")
+    for name, value in (setting.split("=") for setting in text.split()):
+        monkeypatch.setenv(name, value)
+    assert getpass.getuser()
+
+
+def test_the_definition_is_for_singularity_too():
+    """Each engine has names of its own for what it tells the build; what is exported needs none."""
+    assert not re.search("APPTAINER_|SINGULARITY_", DEFINITION)
+    assert 'export MG_COMMIT="{{ COMMIT }}"' in section("environment")
+
+
+def test_an_image_of_a_private_checkout_is_for_everyone():
+    assert re.search(r"&& chmod -R a\+rX \.$", DOCKERFILE, re.M)
+    assert section("post")[-1] == "chmod -R a+rX ."
+
+
+def test_packages_in_the_home_folder_stay_out_of_the_image():
+    assert "export PYTHONNOUSERSITE=1" in section("environment")
 
 
 def test_another_build_of_pytorch_has_the_locks_version(tmp_path):
