@@ -113,8 +113,9 @@ def test_an_image_of_a_private_checkout_is_for_everyone():
     assert section("post")[-1] == "chmod -R a+rX ."
 
 
-def test_packages_in_the_home_folder_stay_out_of_the_image():
-    assert "export PYTHONNOUSERSITE=1" in section("environment")
+def test_the_users_packages_stay_out_of_the_image():
+    """Apptainer mounts the home folder and passes variables on."""
+    assert {"export PYTHONNOUSERSITE=1", "unset PYTHONPATH"} <= set(section("environment"))
 
 
 def test_another_build_of_pytorch_has_the_locks_version(tmp_path):
