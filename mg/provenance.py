@@ -34,10 +34,10 @@ def commit() -> str | None:
         return done.stdout.strip()
 
     if not (ROOT / ".git").exists():
-        return os.environ.get("MG_COMMIT")
+        return os.environ.get("MG_COMMIT") or None
     head = git("rev-parse", "--short=12", "HEAD")
     if head is None:
-        return os.environ.get("MG_COMMIT")
+        return os.environ.get("MG_COMMIT") or None
     changed = git("status", "--porcelain", "--", "mg", "workflow")
     return head + ("+unknown" if changed is None else "+changes" if changed else "")
 

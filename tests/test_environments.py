@@ -91,6 +91,13 @@ def test_the_images_install_the_lock_and_nothing_loose():
     }
 
 
+def test_readme_and_recipes_give_the_same_commands():
+    given = re.findall(r"^#   ((?:docker|apptainer) .*)$", DOCKERFILE + DEFINITION, re.M)
+    assert len(given) == 4
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"\n    {command}\n" in readme for command in given)
+
+
 def test_a_number_may_run_the_docker_image(monkeypatch):
     """A user without an entry in the image's list, as after --user: Snakemake asks for a name."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):

@@ -29,3 +29,10 @@ def test_changes_are_recorded_or_that_they_are_unknown(git):
     assert git("true") == "abc"
     assert git("echo ' M mg/cli.py'") == "abc+changes"
     assert git("exit 1") == "abc+unknown"
+
+
+def test_an_image_records_the_commit_that_it_was_built_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    for given, recorded in ("abc", "abc"), ("", None):
+        monkeypatch.setenv("MG_COMMIT", given)
+        assert provenance.commit.__wrapped__() == recorded
