@@ -175,7 +175,8 @@ def test_a_worker_that_the_system_kills_is_explained(photographs, tmp_path):
     assert "Traceback" not in messages
 
 
-def test_a_signal_to_all_processes_ends_in_a_checkpoint(photographs, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_to_all_processes_ends_in_a_checkpoint(photographs, tmp_path, number):
     """As a terminal or a cluster sends it: the processes that decode get it too."""
     cut = tmp_path / "cut"
     process = subprocess.Popen(
@@ -188,7 +189,7 @@ def test_a_signal_to_all_processes_ends_in_a_checkpoint(photographs, tmp_path):
     while not (cut / "checkpoints/checkpoint.pt").exists() and time.monotonic() < end:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, messages
     assert "the same command goes on" in messages and "Traceback" not in messages
