@@ -51,18 +51,17 @@ def narrow(network: str) -> dict[str, Line]:
         schedule, rate = recipe.schedule, recipe.learning_rate
         alone = recipe == replace(PAPER, schedule=schedule, learning_rate=rate) and not options
         if name == network and alone:
-            schedule = papers_schedule(network) if schedule == "paper" else schedule
-            found[f"paper-recipe/{case}"] = by_rates(schedule, rate)
+            found[f"paper-recipe/{case}"] = by_rates(own_schedule(network, schedule), rate)
     return dict(sorted(found.items(), key=lambda item: curve(REFERENCE / item[0])[0][-1]))
 
 
-def papers_schedule(network: str) -> str:
-    return schedule_of("paper", resolve_network(network, "segmentation").residual)
+def own_schedule(network: str, schedule: str = "paper") -> str:
+    return schedule_of(schedule, resolve_network(network, "segmentation").residual)
 
 
 def paper_size(network: str) -> Line:
     look = style.LOOKS[network]
-    return Line(f"{network_name(network)}, {papers_schedule(network)}", look.colour, look.line)
+    return Line(f"{network_name(network)}, {own_schedule(network)}", look.colour, look.line)
 
 
 def panels() -> dict[str, dict[str, Line]]:

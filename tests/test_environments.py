@@ -109,8 +109,8 @@ def test_a_number_may_run_the_docker_image(monkeypatch):
     assert getpass.getuser()
 
 
-def test_the_definition_is_for_singularity_too():
-    """Each engine has names of its own for what it tells the build; what is exported needs none."""
+def test_the_definition_needs_no_names_of_one_engine():
+    """Apptainer and SingularityCE tell the build things under names of their own."""
     assert not re.search("APPTAINER_|SINGULARITY_", DEFINITION)
     assert 'export MG_COMMIT="{{ COMMIT }}"' in section("environment")
 

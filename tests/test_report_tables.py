@@ -225,6 +225,10 @@ def test_the_papers_schedule_counts_as_what_it_is_for_each_network(note):
         f"{differ} exponential (U-NET, PMG), steps (R-PMG, wide)."
     )
     assert note(trained("unet", schedule="steps"), residual) == ""
+    again = trained("pmg", seed=1, schedule="exponential")  # by another name
+    assert note(trained("unet", epochs=6), trained("pmg"), again) == (
+        "Settings of training differ: epochs 6 (U-NET), 12 (PMG)."
+    )
     assert note(trained("unet"), trained("gone")) == (
         f"{differ} exponential (U-NET), paper (gone)."
     )

@@ -329,7 +329,10 @@ def _check_attributes(attributes: dict[str, Any], y: np.ndarray) -> None:
 def _check_values(
     path: str | os.PathLike, x: np.ndarray, y: np.ndarray, canvas: int | None
 ) -> None:
-    """Refuse sound files of other numbers: the loss of targets of 255 falls without end."""
+    """Refuse sound files of another canvas than they say, or of other numbers than a network takes.
+
+    The loss of targets of 255 falls without end.
+    """
     if canvas not in (None, x.shape[-1]):
         raise UserError(
             f"{path} says that its canvas is {canvas}, but has images {x.shape[-1]} pixels wide; "

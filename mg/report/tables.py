@@ -523,13 +523,13 @@ def recipe_note(summaries: Sequence[Summary]) -> str:
     """
     found: dict[str, dict[str, dict[str, None]]] = {}  # setting, value, networks in their order
     for s in summaries:
-        recipes = s.recipes()
+        recipes = [
+            _with_own_schedule(recipe, record.get("architecture") or s.network, s.dataset)
+            for record, recipe in zip(s.records, s.recipes(), strict=True)
+        ]
         alike = all(recipe == recipes[0] for recipe in recipes)
         for record, recipe in zip(s.records, recipes, strict=True):
             name = network_name(s.network) + ("" if alike else f" seed {record['seed']}")
-            if recipe.get("schedule") == "paper":
-                network = record.get("architecture") or s.network
-                recipe = recipe | {"schedule": _papers_schedule(network, s.dataset)}
             for setting, value in recipe.items():
                 found.setdefault(setting, {}).setdefault(str(value), {})[name] = None
     differing = [
@@ -541,12 +541,13 @@ def recipe_note(summaries: Sequence[Summary]) -> str:
     return f"Settings of training differ: {'; '.join(differing)}." if differing else ""
 
 
-def _papers_schedule(network: str, task: str) -> str:
-    """What the schedule `paper` is for a network, as far as it is known here."""
+def _with_own_schedule(recipe: dict[str, Any], network: str, task: str) -> dict[str, Any]:
+    """A recipe with what its schedule is for a network, if both are known here."""
     try:
-        return schedule_of("paper", resolve_network(network, task).residual)
-    except UserError:
-        return "paper"
+        residual = resolve_network(network, task).residual
+        return recipe | {"schedule": schedule_of(recipe["schedule"], residual)}
+    except (UserError, KeyError):
+        return recipe
 
 
 def undefined_notes(
