@@ -504,11 +504,11 @@ def _saliency(commands) -> None:
 
 def _table(commands) -> None:
     def run(settings) -> None:
-        from mg.report import claims, classification, resources, tables
+        from mg.report.tables import claims, classification, networks, resources, results
 
         prefix = settings.output
         if settings.kind == "classification":
-            classification.write_table(
+            classification.write_classification_table(
                 settings.metrics,
                 prefix=prefix,
                 run=settings.name,
@@ -518,7 +518,7 @@ def _table(commands) -> None:
                 digits=settings.mnist_digits,
             )
         elif settings.kind == "results":
-            tables.write_results_table(
+            results.write_results_table(
                 settings.tasks or TASKS,
                 settings.metrics,
                 prefix=prefix,
@@ -543,8 +543,8 @@ def _table(commands) -> None:
         else:
             from mg.networks import table
 
-            tables.write_network_table(
-                [*tables.run_rows(settings.metrics), *table.rows()],
+            networks.write_network_table(
+                [*networks.run_rows(settings.metrics), *table.rows()],
                 prefix=prefix,
                 caption=settings.caption,
                 notes=table.NOTES,

@@ -11,7 +11,7 @@ from mg.errors import UserError
 from mg.files import CHECKSUM, read_object
 
 # What is measured of pixels and of classes; `mg.metrics` says what each is. One that is new is also
-# new in `mg.report.tables._OPTIONAL`: records of before lack it.
+# new in `mg.report.tables.summaries._OPTIONAL`: records of before lack it.
 MEASURES = ("mean_iu", "mean_acc", "recall", "image_iu", "bce")
 CLASS_MEASURES = ("top1_error", "top5_error", "cross_entropy")
 

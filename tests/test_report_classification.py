@@ -7,11 +7,12 @@ import pytest
 from test_report_tables import record as measured
 
 from mg.errors import UserError
-from mg.report import tables
-from mg.report.claims import write_claims_table
-from mg.report.classification import write_table
 from mg.report.figures.classes import per_class_iu
 from mg.report.figures.cost import quality_against_cost
+from mg.report.tables.claims import write_claims_table
+from mg.report.tables.classification import write_classification_table
+from mg.report.tables.networks import run_rows, write_network_table
+from mg.report.tables.results import write_results_table
 
 
 def record(path, network, options, seed=0, dataset="cifar100", **changes):
@@ -41,7 +42,7 @@ def record(path, network, options, seed=0, dataset="cifar100", **changes):
 
 def table(tmp_path, paths, tasks=("cifar100",), **settings):
     prefix = tmp_path / "classification"
-    write_table(paths, prefix=prefix, tasks=tasks, run="test", **settings)
+    write_classification_table(paths, prefix=prefix, tasks=tasks, run="test", **settings)
     with open(f"{prefix}_aggregated.csv", newline="") as file:
         return list(csv.DictReader(file)), (tmp_path / "classification.md").read_text()
 
@@ -165,7 +166,7 @@ def test_a_classifier_is_said_to_be_one_where_pixels_are_measured(tmp_path):
     path = record(tmp_path / "metrics.json", "mg", {"n_layer": 2})
     prefix = tmp_path / "t"
     for write in (
-        lambda: tables.write_results_table("segmentation", [path], prefix=prefix),
+        lambda: write_results_table("segmentation", [path], prefix=prefix),
         lambda: write_claims_table([path], prefix=prefix),
         lambda: quality_against_cost([path], prefix),
         lambda: per_class_iu([path], prefix),
@@ -180,7 +181,7 @@ def test_a_classifier_is_said_to_be_one_where_pixels_are_measured(tmp_path):
 
 def test_sizes_of_classifiers_are_listed_too(tmp_path):
     path = record(tmp_path / "a.json", "mg", {"n_layer": 2}, depth=11)
-    tables.write_network_table(tables.run_rows([path]), prefix=tmp_path / "networks")
+    write_network_table(run_rows([path]), prefix=tmp_path / "networks")
     (row,) = csv.DictReader((tmp_path / "networks.csv").read_text().splitlines())
     assert (row["network"], row["dataset"], row["canvas"]) == ("mg", "cifar100", "32")
     assert (row["parameters"], row["depth"]) == ("20461220", "11")

@@ -22,7 +22,6 @@ from mg.evaluation.predict import evaluate
 from mg.evaluation.saliency import saliency
 from mg.files import read_json, write_json
 from mg.report import style
-from mg.report.claims import write_claims_table
 from mg.report.figures.classes import per_class_iu
 from mg.report.figures.cost import quality_against_cost
 from mg.report.figures.curves import learning_curves
@@ -31,6 +30,7 @@ from mg.report.figures.segmentation import segmentation_panel
 from mg.report.figures.sheets import dataset_sheet
 from mg.report.figures.spatial import spatial_panel
 from mg.report.names import NETWORKS, controls_note, in_order
+from mg.report.tables.claims import write_claims_table
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from configurations import write_configuration
 from test_report_tables import Page, record
 
 from mg.errors import UserError
-from mg.report import pages, resources
-from mg.report.tables import AUTHORS_TEST
+from mg.report import pages
+from mg.report.tables import resources
+from mg.report.tables.results import AUTHORS_TEST
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
 SVG = (

@@ -14,8 +14,9 @@ from mg.errors import UserError
 from mg.files import read_json
 from mg.networks import table
 from mg.records import CLASS_MEASURES, MEASURES
-from mg.report import compare, render, tables
-from mg.report.claims import write_claims_table
+from mg.report import compare, render
+from mg.report.tables import networks, results, summaries
+from mg.report.tables.claims import write_claims_table
 
 COLUMNS = (
     "dataset,network,seed,mean_iu,mean_acc,recall,image_iu,bce,params,macs,train_images,"
@@ -78,9 +79,9 @@ def rows(path):
 
 
 def test_every_measure_has_a_title():
-    assert tuple(tables.TITLES) == MEASURES
-    assert tuple(tables.CLASS_TITLES) == CLASS_MEASURES
-    assert all(title[-1] in "↑↓" for title in (tables.TITLES | tables.CLASS_TITLES).values())
+    assert tuple(summaries.TITLES) == MEASURES
+    assert tuple(summaries.CLASS_TITLES) == CLASS_MEASURES
+    assert all(title[-1] in "↑↓" for title in (summaries.TITLES | summaries.CLASS_TITLES).values())
 
 
 def test_one_row_per_network_and_seed_and_one_per_network(store, tmp_path):
@@ -91,7 +92,7 @@ def test_one_row_per_network_and_seed_and_one_per_network(store, tmp_path):
         record(network="pmg", seed=2, mean_iu=0.54, mean_acc=None),
         record("translation", "pmg"),
     )
-    tables.write_results_table("segmentation", paths, prefix=tmp_path / "t")
+    results.write_results_table("segmentation", paths, prefix=tmp_path / "t")
     assert (tmp_path / "t.csv").read_text().splitlines()[0] == COLUMNS
     runs = rows(tmp_path / "t.csv")
     assert [(r["network"], r["seed"]) for r in runs] == [
@@ -112,7 +113,7 @@ def test_one_row_per_network_and_seed_and_one_per_network(store, tmp_path):
 
 def test_several_tasks_in_one_table(store, tmp_path):
     paths = store(record("translation", "unet"), record("rotation", "unet"))
-    tables.write_results_table(["rotation", "translation"], paths, prefix=tmp_path / "t", run="r")
+    results.write_results_table(["rotation", "translation"], paths, prefix=tmp_path / "t", run="r")
     assert [r["dataset"] for r in rows(tmp_path / "t.csv")] == ["rotation", "translation"]
     text = (tmp_path / "t.md").read_text()
     assert "**Rotation**" in text and "**Translation**" in text
@@ -121,7 +122,7 @@ def test_several_tasks_in_one_table(store, tmp_path):
 def test_missing_runs_are_shown(store, tmp_path):
     paths = store(record(network="unet"))
     expected = [(n, s) for n in ("unet", "pmg") for s in (0, 1)]
-    tables.write_results_table("segmentation", paths, prefix=tmp_path / "t", expected=expected)
+    results.write_results_table("segmentation", paths, prefix=tmp_path / "t", expected=expected)
     runs = rows(tmp_path / "t.csv")
     assert [(r["network"], r["seed"], r["mean_iu"]) for r in runs] == [
         ("unet", "0", "0.5"),
@@ -137,7 +138,7 @@ def test_missing_runs_are_shown(store, tmp_path):
 
 
 def marked(store, tmp_path, *records):
-    tables.write_results_table("segmentation", store(*records), prefix=tmp_path / "t")
+    results.write_results_table("segmentation", store(*records), prefix=tmp_path / "t")
     return re.findall(r"\*\*([\d.]+)", (tmp_path / "t.md").read_text().split("\n\n")[1])
 
 
@@ -156,37 +157,37 @@ def test_best_is_marked_only_beyond_the_spread(store, tmp_path):
 
 
 def test_a_measure_that_older_records_lack_is_a_dash(store, tmp_path, monkeypatch):
-    for module in (tables, compare):
+    for module in (summaries, results, compare):
         monkeypatch.setattr(module, "MEASURES", (*MEASURES, "distance"))
-    monkeypatch.setattr(tables, "PER_RUN", (*tables.PER_RUN, "distance"))
-    monkeypatch.setattr(tables, "_OPTIONAL", tables._OPTIONAL | {"distance"})
-    monkeypatch.setitem(tables.TITLES, "distance", "distance ↓")
+    monkeypatch.setattr(results, "PER_RUN", (*results.PER_RUN, "distance"))
+    monkeypatch.setattr(summaries, "_OPTIONAL", summaries._OPTIONAL | {"distance"})
+    monkeypatch.setitem(summaries.TITLES, "distance", "distance ↓")
     older, newer = record(network="unet"), record(network="pmg", distance=2.5)
-    tables.write_results_table("segmentation", store(older, newer), prefix=tmp_path / "t")
+    results.write_results_table("segmentation", store(older, newer), prefix=tmp_path / "t")
     assert [row["distance"] for row in rows(tmp_path / "t.csv")] == ["", "2.5"]
     text = (tmp_path / "t.md").read_text()
     assert "| U-NET | 0.500 | 0.600 | 0.700 | 0.100 | 0.0200 | – |" in text
     assert "| 0.0200 | 2.500 |" in text and "or not measured yet when" in text
-    mine, theirs = ({("a", "b"): s} for s in tables.summarise([older, newer]))
+    mine, theirs = ({("a", "b"): s} for s in summaries.summarise([older, newer]))
     lines = {line.measure: line.verdict for line in compare.compare(mine, theirs)}
     assert lines["distance"] == "missing: ours" and lines["mean_iu"] == "same"
     for name in MEASURES:
         del older[name]
         with pytest.raises(UserError, match=f"no valid entry '{name}'"):
-            tables.read_metrics(store(older))
+            summaries.read_metrics(store(older))
         older[name] = None
 
 
 @pytest.mark.parametrize("measure", [*MEASURES, *CLASS_MEASURES, "distance"])
 def test_the_best_is_where_the_arrow_points(measure, monkeypatch):
-    monkeypatch.setitem(tables.TITLES, "distance", "distance ↓")  # as of a measure to come
+    monkeypatch.setitem(summaries.TITLES, "distance", "distance ↓")  # as of a measure to come
     runs = [
         record(network=network, seed=seed, **{measure: value})
         for network, value in (("unet", 0.1), ("pmg", 0.2), ("umg", 0.3))
         for seed in (0, 1)
     ]
     down = measure in ("bce", "distance", *CLASS_MEASURES)
-    assert tables.best(tables.summarise(runs), measure) == ("unet" if down else "umg")
+    assert summaries.best(summaries.summarise(runs), measure) == ("unet" if down else "umg")
 
 
 def trained(network, seed=0, **recipe):
@@ -199,7 +200,7 @@ def note(store, tmp_path):
     """The sentence below the table of some records on how their recipes differ."""
 
     def note(*records):
-        tables.write_results_table("segmentation", store(*records), prefix=tmp_path / "t")
+        results.write_results_table("segmentation", store(*records), prefix=tmp_path / "t")
         found = re.findall(r"Settings of training differ: .*?\)\.", (tmp_path / "t.md").read_text())
         return found[0] if found else ""
 
@@ -240,12 +241,12 @@ def test_recipes_are_compared_within_a_task_and_where_they_are_known(store, tmp_
     older = record(network="umg", settings={"training": {"recipe": {"schedule": "paper"}}})
     paths = store(trained("unet"), other, unknown, older)
     tasks = ["segmentation", "translation"]
-    tables.write_results_table(tasks, paths, prefix=tmp_path / "t")
+    results.write_results_table(tasks, paths, prefix=tmp_path / "t")
     assert "Settings of training" not in (tmp_path / "t.md").read_text()
 
 
 def test_undefined_is_a_dash_and_explained(store, tmp_path):
-    tables.write_results_table(
+    results.write_results_table(
         "segmentation", store(record(network="sg", mean_acc=None)), prefix=tmp_path / "t"
     )
     for suffix, dash in (("md", "–"), ("html", "–"), ("tex", "--")):
@@ -271,30 +272,30 @@ def test_a_mean_over_some_of_the_seeds_says_so_and_is_not_marked(store, tmp_path
 
 
 def test_the_dash_of_a_constant_answer_is_explained(store, tmp_path):
-    tables.write_results_table("segmentation", store(record()), prefix=tmp_path / "t")
+    results.write_results_table("segmentation", store(record()), prefix=tmp_path / "t")
     text = (tmp_path / "t.md").read_text()
     assert "| *(constant answer)* | 0.000 | – |" in text and "–: not defined" in text
     whole = dict.fromkeys(MEASURES, 0.1)
     paths = store(record(constant_answer=whole))
-    tables.write_results_table("segmentation", paths, prefix=tmp_path / "u")
+    results.write_results_table("segmentation", paths, prefix=tmp_path / "u")
     assert "not defined" not in (tmp_path / "u.md").read_text()
 
 
 def test_controls_are_told_by_their_network_not_their_label(store, tmp_path):
     paths = store(record(network="sg", architecture="pmg"), record(network="w", architecture="sg"))
-    tables.write_results_table("segmentation", paths, prefix=tmp_path / "t")
+    results.write_results_table("segmentation", paths, prefix=tmp_path / "t")
     assert "* w: of our own, as controls" in (tmp_path / "t.md").read_text()
-    tables.write_results_table("segmentation", paths[:1], prefix=tmp_path / "u")
+    results.write_results_table("segmentation", paths[:1], prefix=tmp_path / "u")
     assert "of our own" not in (tmp_path / "u.md").read_text()
     expected = [("r_sg", 0)]
-    tables.write_results_table("segmentation", [], prefix=tmp_path / "v", expected=expected)
+    results.write_results_table("segmentation", [], prefix=tmp_path / "v", expected=expected)
     assert "* R-SG: of our own, as controls" in (tmp_path / "v.md").read_text()
 
 
 def test_the_authors_numbers_stand_only_beside_their_test_set(store, tmp_path):
-    test = tables.AUTHORS_TEST
+    test = results.AUTHORS_TEST
     ours = record(mean_iu=0.83, mean_acc=0.9, settings={"test": test})
-    tables.write_results_table("segmentation", store(ours), prefix=tmp_path / "t")
+    results.write_results_table("segmentation", store(ours), prefix=tmp_path / "t")
     _, printed = rows(tmp_path / "t_aggregated.csv")
     assert {key: value for key, value in printed.items() if value} == {
         "dataset": "segmentation",
@@ -308,14 +309,14 @@ def test_the_authors_numbers_stand_only_beside_their_test_set(store, tmp_path):
     assert "| *(published, network not named)* | 0.819 | 0.911 |  |" in text
     for change in {"count": 400}, {"seed": 7}, {"digits": [2, 0.1]}, {"images_sha256": "0" * 64}:
         other = record(settings={"test": test | change})
-        tables.write_results_table("segmentation", store(other), prefix=tmp_path / "u")
+        results.write_results_table("segmentation", store(other), prefix=tmp_path / "u")
         assert "published" not in (tmp_path / "u.md").read_text(), change
 
 
 def test_the_authors_test_set_says_of_itself_what_is_asked():
     reference = Path(__file__).parent.parent / "results/reference/standard/models/segmentation"
     said = read_json(reference / "pmg/seed0/metrics.json")["settings"]["test"]
-    assert {name: said[name] for name in tables.AUTHORS_TEST} == tables.AUTHORS_TEST
+    assert {name: said[name] for name in results.AUTHORS_TEST} == results.AUTHORS_TEST
 
 
 def test_the_authors_test_set_of_every_task_is_known():
@@ -323,14 +324,14 @@ def test_the_authors_test_set_of_every_task_is_known():
     records = [read_json(path) for path in reference.rglob("metrics.json")]
     tests = [r["settings"]["test"] for r in records if r["settings"]["test"].get("mode") == "paper"]
     assert {test["task"] for test in tests} == set(clutter.TASKS)
-    assert all(map(tables.is_authors_test, tests))
+    assert all(map(results.is_authors_test, tests))
     for change in {"seed": 7}, {"scale": [1, 2]}, {"labels_sha256": "0"}, {"task": "mine"}:
-        assert not any(tables.is_authors_test(test | change) for test in tests), change
+        assert not any(results.is_authors_test(test | change) for test in tests), change
 
 
 def test_caption_says_what_was_run(store, tmp_path):
     paths = store(record(), record(network="unet", train_images=6400, device="a card"))
-    tables.write_results_table(
+    results.write_results_table(
         "segmentation", paths, prefix=tmp_path / "t", run="demo", caption="A table."
     )
     caption = (tmp_path / "t.md").read_text().splitlines()[-1]
@@ -354,12 +355,12 @@ def test_foreign_files_are_refused(content, tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text(content)
     with pytest.raises(UserError, match="metrics.json"):
-        tables.read_metrics([path])
+        summaries.read_metrics([path])
     path.write_text(json.dumps(record(mean_iu="high")))
     with pytest.raises(UserError, match="no valid entry 'mean_iu'"):
-        tables.read_metrics([path])
+        summaries.read_metrics([path])
     with pytest.raises(UserError, match="absent"):
-        tables.read_metrics([tmp_path / "absent.json"])
+        summaries.read_metrics([tmp_path / "absent.json"])
 
 
 def test_two_files_of_one_run_are_refused(store, tmp_path):
@@ -367,7 +368,7 @@ def test_two_files_of_one_run_are_refused(store, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(path.read_text())
     with pytest.raises(UserError, match="second file for segmentation pmg 0"):
-        tables.read_metrics([path, other])
+        summaries.read_metrics([path, other])
 
 
 class Page(HTMLParser):
@@ -400,7 +401,7 @@ def test_renderings_are_well_formed(store, tmp_path):
         record(network="my_net <b>&50%", seed=1, mean_iu=0.6),
         record(network="unet"),
     )
-    tables.write_results_table("segmentation", paths, prefix=tmp_path / "t", caption="A & B_c 5 %")
+    results.write_results_table("segmentation", paths, prefix=tmp_path / "t", caption="A & B_c 5 %")
     page = Page((tmp_path / "t.html").read_text())
     assert len(page.rows) == 4 and len(set(page.rows)) == 1
     assert page.loads == ["data:,"]
@@ -427,14 +428,14 @@ def test_numbers_keep_their_size_in_readable_units():
 
 
 def test_network_table(store, tmp_path):
-    own = tables.run_rows(store(record(), record(seed=1), record("rotation", "unet")))
+    own = networks.run_rows(store(record(), record(seed=1), record("rotation", "unet")))
     assert [(r["dataset"], r["label"]) for r in own] == [
         ("segmentation", "pmg"),
         ("rotation", "unet"),
     ]
     kept = ("MG-6", "ResNet-50", "(network not named)")
     paper = [row for row in table.rows() if row["name"] in kept]
-    tables.write_network_table([*own, *paper], prefix=tmp_path / "n", notes=["A note."])
+    networks.write_network_table([*own, *paper], prefix=tmp_path / "n", notes=["A note."])
     text = (tmp_path / "n.md").read_text()
     assert "| PMG | Segmentation | width {16,8,8} | 32 | 9 | 38.1 | 22.8 |" in text
     assert (

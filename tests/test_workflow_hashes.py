@@ -68,11 +68,11 @@ def test_a_network_counts_with_what_builds_it(family):
 @pytest.mark.parametrize(
     ("module", "shown"),
     [
-        ("report/figures/cost.py", {"report/tables.py", "report/style.py"}),
+        ("report/figures/cost.py", {"report/tables/summaries.py", "report/style.py"}),
         ("report/figures/saliency.py", {"report/figures/panels.py", "evaluation/attention.py"}),
         ("report/explorer.py", {"report/figures/reading.py", "report/style.py"}),
         ("report/networks.py", {"networks/counting.py", "networks/pyramid.py"}),
-        ("report/classification.py", {"networks/table.py", "networks/counting.py"}),
+        ("report/tables/classification.py", {"networks/table.py", "networks/counting.py"}),
     ],
 )
 def test_what_a_page_or_figure_shows_with_is_found(module, shown):

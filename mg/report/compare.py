@@ -11,7 +11,7 @@ from mg.errors import UserError
 from mg.records import CLASS_MEASURES, MEASURES, read_configuration
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import UNDEFINED, spread
-from mg.report.tables import Summary, read_metrics, summarise
+from mg.report.tables.summaries import Summary, read_metrics, summarise
 
 LEVEL = 0.01
 """A difference counts when seeds alone make one so large this rarely, if they spread normally."""

@@ -15,20 +15,19 @@ from mg import provenance
 from mg.errors import UserError
 from mg.files import write_text
 from mg.records import read_configuration, read_run
-from mg.report import claims, render
+from mg.report import render
 from mg.report.names import controls_note, in_order, network_name, task_name, tasks_in_order
-from mg.report.render import Cell, Column, Table
-from mg.report.tables import (
-    COUNTS,
+from mg.report.render import COUNTS, Cell, Column, Table, Unit
+from mg.report.tables import claims
+from mg.report.tables.notes import undefined_notes
+from mg.report.tables.results import is_authors_test
+from mg.report.tables.summaries import (
     Summary,
-    Unit,
     architectures,
     best,
     distinct,
-    is_authors_test,
     read_metrics,
     summarise,
-    undefined_notes,
     value_range,
 )
 

@@ -1,8 +1,12 @@
-"""Tables for people: one description, rendered as Markdown, LaTeX and a self-contained page."""
+"""Tables: CSV for programs; for people one description, as Markdown, LaTeX and a page."""
 
+import csv
+import io
 import os
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -10,6 +14,8 @@ from mg.files import write_text
 from mg.report.names import controls_note
 
 UNDEFINED = "–"
+COUNTS = {1: "", 1e3: "thousand", 1e6: "million", 1e9: "billion"}
+TIMES = {1: "s", 60: "min", 3600: "h"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,35 @@ def spread(
         return number(mean, digits, scale, best)
     text = f"{mean / scale:,.{digits}f} ± {sd / scale:,.{digits}f}"
     return Cell(text, mean, "best" if best else "")
+
+
+class Unit(NamedTuple):
+    """The unit of a column: numbers are divided by `divisor` and shown with `digits` decimals."""
+
+    divisor: float
+    name: str
+    digits: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None], units: dict[float, str]) -> "Unit":
+        """One unit for a column: the largest of `units` that leaves the median above 1."""
+        found = [v for v in values if v]
+        median = statistics.median(found) if found else 0
+        divisor = max((d for d in units if median >= d), default=1)
+        digits = 0 if divisor == 1 else 1 if median >= 10 * divisor else 2
+        return cls(divisor, units[divisor], digits)
+
+    def cell(self, mean: float | None, sd: float | None = None) -> Cell:
+        return spread(mean, sd, self.digits, self.divisor)
+
+
+def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file; None becomes an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(["" if value is None else value for value in row] for row in rows)
+    write_text(path, text.getvalue())
 
 
 def write(prefix: str | os.PathLike, tables: list[Table], title: str, caption: str) -> None:

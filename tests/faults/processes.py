@@ -18,8 +18,6 @@ import mg.evaluation.classify
 import mg.evaluation.images
 import mg.evaluation.saliency
 import mg.networks.table
-import mg.report.claims
-import mg.report.classification
 import mg.report.compare
 import mg.report.explorer
 import mg.report.figures.classes
@@ -32,6 +30,11 @@ import mg.report.figures.spatial
 import mg.report.networks
 import mg.report.pages
 import mg.report.show
+import mg.report.tables.claims
+import mg.report.tables.classification
+import mg.report.tables.networks
+import mg.report.tables.resources
+import mg.report.tables.results
 import mg.training.loop  # noqa: F401
 from mg import cli
 

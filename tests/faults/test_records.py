@@ -9,8 +9,9 @@ import yaml
 
 from mg.errors import UserError
 from mg.evaluation.predict import evaluate
-from mg.report import claims, classification, compare, pages, resources, tables
+from mg.report import compare, pages
 from mg.report.figures.reading import read_history
+from mg.report.tables import claims, classification, networks, resources, results
 
 LACKING = object()
 WRONG = [LACKING, None, "x", 3, 10**400, [], ["x"], {}]
@@ -53,16 +54,16 @@ READERS = {
         ),
     },
     "metrics.json": {
-        "results": lambda run, out: tables.write_results_table(
+        "results": lambda run, out: results.write_results_table(
             "translation", [run / "metrics.json"], prefix=out / "t"
         ),
-        "networks": lambda run, out: tables.write_network_table(
-            tables.run_rows([run / "metrics.json"]), prefix=out / "t"
+        "networks": lambda run, out: networks.write_network_table(
+            networks.run_rows([run / "metrics.json"]), prefix=out / "t"
         ),
         "claims": lambda run, out: claims.write_claims_table(
             [run / "metrics.json"], prefix=out / "t"
         ),
-        "classes": lambda run, out: classification.write_table(
+        "classes": lambda run, out: classification.write_classification_table(
             [run / "metrics.json"], prefix=out / "t", tasks=["cifar10"]
         ),
         "overview": lambda run, out: pages.write_overview([run / "metrics.json"], out / "o.html"),

@@ -38,7 +38,7 @@ rule results_table:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(shown_by("report/tables.py", *TABLE)),
+        code=code(shown_by("report/tables/results.py", *TABLE)),
     shell:
         "mg table results --metrics {input.metrics:q} --tasks {params.tasks:q}"
         " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
@@ -64,7 +64,7 @@ rule classification_table:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(shown_by("report/classification.py", *BUILDERS, *TABLE)),
+        code=code(shown_by("report/tables/classification.py", *BUILDERS, *TABLE)),
     shell:
         "mg table classification --metrics {input.metrics:q} --tasks {params.tasks:q} {params.digits:q}"
         " --expected {params.expected:q} --name {params.name:q} --caption={params.caption:q}"
@@ -86,7 +86,7 @@ rule network_table:
     params:
         prefix=stem,
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(shown_by("report/tables.py", "networks/table.py", *BUILDERS, *TABLE)),
+        code=code(shown_by("report/tables/networks.py", "networks/table.py", *BUILDERS, *TABLE)),
     shell:
         "mg table networks --metrics {input.metrics:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"
@@ -109,7 +109,7 @@ rule claims_table:
         prefix=stem,
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(shown_by("report/claims.py", *TABLE)),
+        code=code(shown_by("report/tables/claims.py", *TABLE)),
     shell:
         "mg table claims --metrics {input.metrics:q} --saliency {input.saliency:q}"
         " --name {params.name:q} --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"
@@ -322,7 +322,7 @@ rule resources_table:
         prefix=stem,
         benchmarks=lambda wildcards, output: str(Path(output[0]).parents[1] / "benchmarks"),
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(shown_by("report/resources.py", *TABLE)),
+        code=code(shown_by("report/tables/resources.py", *TABLE)),
     shell:
         "mg table resources --benchmarks {params.benchmarks:q} --runs {input.runs:q}"
         " --caption={params.caption:q} --output {params.prefix:q} > {log:q} 2>&1"

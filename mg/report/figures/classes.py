@@ -9,7 +9,7 @@ from mg.report import style
 from mg.report.figures.plots import heading, legend_columns, name_networks, plots
 from mg.report.figures.reading import Paths
 from mg.report.names import controls_note, task_name
-from mg.report.tables import architectures, read_metrics, summarise
+from mg.report.tables.summaries import architectures, read_metrics, summarise
 
 
 def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:

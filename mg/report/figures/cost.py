@@ -10,7 +10,7 @@ from mg.report import style
 from mg.report.figures.plots import heading, plots
 from mg.report.figures.reading import Paths
 from mg.report.names import controls_note, network_name, task_name, tasks_in_order
-from mg.report.tables import Summary, architectures, read_metrics, summarise
+from mg.report.tables.summaries import Summary, architectures, read_metrics, summarise
 
 
 def quality_against_cost(metrics_paths: Paths, prefix: str | os.PathLike) -> str:

@@ -9,20 +9,18 @@ from mg.networks.registry import defaults
 from mg.records import CLASS_MEASURES as MEASURES
 from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
-from mg.report.render import Cell, Column, Table
-from mg.report.tables import (
+from mg.report.render import Cell, Column, Table, write_csv
+from mg.report.tables.notes import recipe_note, undefined_notes
+from mg.report.tables.summaries import (
     CLASS_TITLES,
+    COSTS,
     Summary,
     describe,
     read_metrics,
-    recipe_note,
     summarise,
-    undefined_notes,
-    write_csv,
 )
 
 TEN_CROPS = ("top1_error_10crop", "top5_error_10crop")
-COSTS = ("params", "macs", "train_images", "train_seconds", "device")
 # What the authors call the errors that they printed.
 PUBLISHED = {
     "top1_error": ("top-1 error (%)", "top-1 error, one crop (%)"),
@@ -39,7 +37,7 @@ NOTES = {
 }
 
 
-def write_table(
+def write_classification_table(
     metrics_paths: Iterable[str | os.PathLike],
     *,
     prefix: str | os.PathLike,

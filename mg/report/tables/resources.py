@@ -11,8 +11,8 @@ from mg.errors import UserError
 from mg.records import read_run
 from mg.report import render
 from mg.report.names import network_name, task_name
-from mg.report.render import Cell, Column, Table
-from mg.report.tables import TIMES, Unit, in_report_order, write_csv
+from mg.report.render import TIMES, Cell, Column, Table, Unit, write_csv
+from mg.report.tables.summaries import in_report_order
 
 LONGEST = 10  # jobs that are listed one by one
 

@@ -10,8 +10,8 @@ from typing import Any
 from mg.evaluation.attention import attention_ratio, attention_shift, read
 from mg.report import render
 from mg.report.names import network_name, task_name
-from mg.report.render import Cell, Column, Table
-from mg.report.tables import Summary, describe, read_metrics, summarise, write_csv
+from mg.report.render import Cell, Column, Table, write_csv
+from mg.report.tables.summaries import Summary, describe, read_metrics, summarise
 
 HOLDS, FAILS, NOT_RUN, NOT_MEASURABLE = "holds", "does not hold", "not run", "not measurable"
 
@@ -130,7 +130,7 @@ def judge(
     """Every claim with its verdict and the evidence, in the paper's order; what was not run last.
 
     Args:
-        records: those of `mg.report.tables.read_metrics`.
+        records: those of `mg.report.tables.summaries.read_metrics`.
         saliency_paths: saliency.h5 files.
 
     Raises:

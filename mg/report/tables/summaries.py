@@ -1,0 +1,261 @@
+"""The records of evaluated networks, read, checked and summarised over seeds."""
+
+import math
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mg.errors import UserError
+from mg.files import read_json
+from mg.records import CLASS_MEASURES, MEASURES, NUMBER, wrong_entry
+from mg.report import render
+from mg.report.names import in_order, tasks_in_order
+from mg.report.render import Cell
+
+TITLES = {
+    "mean_iu": "mean IU ↑",
+    "mean_acc": "precision ↑",
+    "recall": "recall ↑",
+    "image_iu": "image IU ↑",
+    "bce": "cross-entropy ↓",
+}
+CLASS_TITLES = {
+    "top1_error": "top-1 error ↓",
+    "top5_error": "top-5 error ↓",
+    "cross_entropy": "cross-entropy ↓",
+}
+COSTS = ("params", "macs", "train_images", "train_seconds", "device")
+
+# ------------------------------------------------------------------------------ reading
+
+
+def read_metrics(
+    paths: Iterable[str | os.PathLike], measures: Sequence[str] = MEASURES
+) -> list[dict[str, Any]]:
+    """The records of metrics.json files that hold `measures`, by task, network and seed.
+
+    Without `measures` each may be of pixels or of classes.
+
+    Raises:
+        UserError: a file is missing, not a metrics.json or one of the other kind, or two are of the
+            same run.
+    """
+    records: dict[tuple, dict[str, Any]] = {}
+    for path in paths:
+        record = read_json(path)
+        wrong = _wrong_entry(record, measures)
+        if wrong and not _wrong_entry(record, ()):
+            pixels, classes = "measures of pixels", "the errors of a classifier"
+            held, wanted = (classes, pixels) if "top1_error" in record else (pixels, classes)
+            raise UserError(f"{path} holds {held}; here only {wanted} go, leave it out")
+        if wrong:
+            raise UserError(
+                f"{path} is not a metrics.json of `mg evaluate`: no valid entry {wrong!r}"
+            )
+        key = (record["dataset"], record["network"], record["seed"])
+        if key in records:
+            raise UserError(f"{path} is the second file for {' '.join(map(str, key))}; give one")
+        records[key] = record
+    return in_report_order(list(records.values()), "network")
+
+
+def in_report_order(records: Sequence[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+    """Records sorted by task, network (their entry `label`) and seed, as every table has them."""
+    tasks = tasks_in_order(r["dataset"] for r in records)
+    networks = in_order(r[label] for r in records)
+    return sorted(
+        records,
+        key=lambda r: (tasks.index(r["dataset"]), networks.index(r[label]), r["seed"]),
+    )
+
+
+def _wrong_entry(record: Any, measures: Sequence[str]) -> str | None:
+    """The first entry of a metrics.json that is absent or of another type than it should be."""
+    if not isinstance(record, dict):
+        return "dataset"
+    measures = measures or (CLASS_MEASURES if "top1_error" in record else MEASURES)
+    kinds = dict.fromkeys((*measures, *COSTS), NUMBER) | _ENTRIES
+    kinds |= _ENTRIES_OF_PIXELS if measures == MEASURES else _ENTRIES_OF_CLASSES
+    for name, kind in kinds.items():
+        absent = name not in record and name not in _OPTIONAL
+        if absent or (isinstance(kind, dict) and record[name] is None):
+            return name
+    return wrong_entry(record, kinds)
+
+
+# What joined records after the first of them were written; a measure without it shows as a dash.
+_OPTIONAL = {"test_images", "commit", "date", "depth", "architecture"}
+_ENTRIES = {
+    "dataset": str,
+    "network": str,
+    "seed": int,
+    "device": str | None,
+    "test_images": int | None,
+    "commit": str | None,
+    "date": str | None,
+    "depth": int | None,
+    "architecture": str | None,
+    "settings": {
+        "network": dict | None,
+        "training": {
+            "recipe": {
+                "optimizer": str | None,
+                "schedule": str | None,
+                "learning_rate": NUMBER,
+                "epochs": int | None,
+            }
+        },
+        "test": {
+            "task": str | None,
+            "canvas": int | None,
+            "digit_size": int | None,
+            "mode": str | None,
+        },
+    },
+}
+_ENTRIES_OF_CLASSES = {"architecture": str, "settings": _ENTRIES["settings"] | {"network": dict}}
+_ENTRIES_OF_PIXELS = {
+    "per_class_iu": [NUMBER],
+    "constant_answer": dict.fromkeys(MEASURES, NUMBER),
+}
+
+
+# ------------------------------------------------------------------------------ over seeds
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The runs of one network on one task, over seeds.
+
+    Attributes:
+        records: the runs there are. missing: expected seeds without one.
+    """
+
+    dataset: str
+    network: str
+    records: list[dict[str, Any]]
+    missing: list[int]
+
+    def values(self, key: str) -> list[float]:
+        """The defined values of a measure, one per run that has it."""
+        return [r[key] for r in self.records if r.get(key) is not None]
+
+    def lacks(self, key: str) -> bool:
+        """Whether the records are from before this was measured."""
+        return bool(self.records) and all(key not in r for r in self.records)
+
+    def mean(self, key: str) -> float | None:
+        """Mean over the runs in which it is defined."""
+        values = self.values(key)
+        return statistics.fmean(values) if values else None
+
+    def sd(self, key: str) -> float | None:
+        """Sample standard deviation over runs; None for fewer than two."""
+        values = self.values(key)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def part(self, key: str) -> str:
+        """“2 of 3” where a measure is defined for some of the runs only, else nothing."""
+        defined = len(self.values(key))
+        return f"{defined} of {len(self.records)}" if 0 < defined < len(self.records) else ""
+
+    def cell(self, key: str, digits: int = 3, scale: float = 1, best: bool = False) -> Cell:
+        """mean ± sd, and over how many of the runs where that is not all of them."""
+        cell = render.spread(self.mean(key), self.sd(key), digits, scale, best)
+        part = self.part(key)
+        return replace(cell, text=f"{cell.text} ({part})") if part else cell
+
+    def recipes(self) -> list[dict[str, Any]]:
+        """The settings of each run's training; none where its record has none."""
+        return [(r["settings"].get("training") or {}).get("recipe") or {} for r in self.records]
+
+    def same(self, key: str) -> Any:
+        """What all runs agree on, else None."""
+        values = [r[key] for r in self.records]
+        return values[0] if values and all(v == values[0] for v in values) else None
+
+
+def summarise(
+    records: Sequence[dict[str, Any]], expected: Iterable[tuple[str, str, int]] = ()
+) -> list[Summary]:
+    """One summary per task and network, those with nothing but missing runs included."""
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for task, network, seed in expected:
+        seeds.setdefault((task, network), set()).add(seed)
+    found: dict[tuple[str, str], list[dict]] = {}
+    for record in records:
+        found.setdefault((record["dataset"], record["network"]), []).append(record)
+    keys = {*seeds, *found}
+    summaries = []
+    for task in tasks_in_order(task for task, _ in keys):
+        for network in in_order(network for t, network in keys if t == task):
+            runs = found.get((task, network), [])
+            missing = seeds.get((task, network), set()) - {run["seed"] for run in runs}
+            summaries.append(Summary(task, network, runs, sorted(missing)))
+    return summaries
+
+
+def best(summaries: Sequence[Summary], measure: str) -> str | None:
+    """The network that leads in a measure by more than the spread over seeds, if one does.
+
+    The lead over the second must exceed sqrt(sd1² + sd2²), the standard deviation of the difference
+    of two runs; both need at least two seeds. Which way is better, the arrow of the measure's title
+    says. None leads where the first has the measure for some of its seeds only.
+    """
+    sign = -1 if (TITLES | CLASS_TITLES)[measure].endswith("↓") else 1
+    defined = [s for s in summaries if s.mean(measure) is not None]
+    if len(defined) < 2:
+        return None
+    first, second = sorted(defined, key=lambda s: -sign * s.mean(measure))[:2]
+    deviations = (first.sd(measure), second.sd(measure))
+    if None in deviations or first.part(measure):
+        return None
+    lead = sign * (first.mean(measure) - second.mean(measure))
+    return first.network if lead > math.hypot(*deviations) else None
+
+
+def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
+    """One sentence on what was run, on what, from which commit and when."""
+    if not records:
+        return f"Run {run}: nothing was evaluated." if run else "Nothing was evaluated."
+    settings = [r["settings"] for r in records]
+    tests = [s.get("test") or {} for s in settings]
+    recipes = [(s.get("training") or {}).get("recipe") or {} for s in settings]
+    seeds = distinct(r["seed"] for r in records)
+    canvas = value_range([t.get("canvas") for t in tests])
+    parts = [
+        f"canvas {canvas}×{canvas}" if canvas else "",
+        _with_unit(value_range([r.get("test_images") for r in records]), "test images"),
+        _with_unit(value_range([r["train_images"] for r in records]), "training images seen"),
+        _with_unit(value_range([r.get("epochs") for r in recipes]), "epochs"),
+        f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
+        f"trained on {' and '.join(distinct(r['device'] for r in records) or ['?'])}",
+        f"commit {', '.join(distinct(r.get('commit') for r in records) or ['unknown'])}",
+        max((r.get("date") or "" for r in records), default="")[:10],
+    ]
+    start = f"Run {run}: " if run else ""
+    return f"{start}{'; '.join(part for part in parts if part)}."
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The different values, sorted; None left out."""
+    return sorted({v for v in values if v is not None})
+
+
+def value_range(values: Iterable[int | None]) -> str:
+    found = distinct(values)
+    if not found:
+        return ""
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,}–{found[-1]:,}"
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text} {unit}" if text else ""
+
+
+def architectures(summaries: Sequence[Summary]) -> dict[str, str | None]:
+    """The network that each label stands for; None where no record says."""
+    known = {r["network"]: r.get("architecture") for s in summaries for r in s.records}
+    return {s.network: known.get(s.network) for s in summaries}
