@@ -266,9 +266,9 @@ def _networks(commands) -> None:
 
 def _describe(commands) -> None:
     def run(settings) -> None:
-        from mg.report import networks
+        from mg.report.describe import describe
 
-        networks.describe(settings.network, settings.dataset, settings.options, settings.output)
+        describe(settings.network, settings.dataset, settings.options, settings.output)
 
     parser = _command(commands, "describe", run, "draw a network and list its layers")
     parser.add_argument("network", help="name of a network")
@@ -600,9 +600,10 @@ def _label_and_seed(text: str) -> tuple[str, int]:
 def _figure(commands) -> None:
     def run(settings) -> None:
         if settings.kind == "receptive-fields":
-            from mg.report import networks  # with PyTorch, which others do without
+            # with PyTorch, which others do without
+            from mg.report.figures.receptive_fields import draw_receptive_fields
 
-            networks.draw_receptive_fields(settings.output)
+            draw_receptive_fields(settings.output)
             return
         from mg.report.figures.classes import per_class_iu
         from mg.report.figures.cost import quality_against_cost
@@ -630,8 +631,8 @@ def _figure(commands) -> None:
             "saliency": "saliency",
             "cost": "metrics",
             "classes": "metrics",
-        }.get(settings.kind)
-        if needs and not getattr(settings, needs):
+        }[settings.kind]
+        if not getattr(settings, needs):
             raise UserError(f"the figure {settings.kind!r} is drawn from --{needs}; name its files")
         draw[settings.kind]()
 

@@ -9,7 +9,9 @@ import pytest
 from mg.errors import UserError
 from mg.networks import count
 from mg.networks.registry import skeleton
-from mg.report import networks
+from mg.report import describe
+from mg.report.figures import network as drawing
+from mg.report.figures import receptive_fields
 
 
 @pytest.mark.parametrize(
@@ -21,18 +23,18 @@ from mg.report import networks
     ],
 )
 def test_the_table_of_layers_adds_up(network, dataset, options, shape):
-    rows = networks.layer_table(network, dataset, options)
+    rows = describe.layer_table(network, dataset, options)
     counts = count(skeleton(network, dataset, **options), shape)
     assert sum(row["parameters"] for row in rows) == counts.parameters
     assert sum(row["multiply_adds"] for row in rows) == counts.multiply_adds
-    text = networks.format_layers(rows)
+    text = describe.format_layers(rows)
     assert len(text.splitlines()) == len(rows) + 4
     assert f"{counts.parameters:,}" in text.splitlines()[-1]
     assert text.count("cannot influence the output") == sum(not row["live"] for row in rows)
 
 
 def test_a_row_of_the_table():
-    row = networks.layer_table("unet", "segmentation", {})[4]
+    row = describe.layer_table("unet", "segmentation", {})[4]
     assert row == {
         "name": "up.0.0.conv",
         "type": "transposed conv 2x2",
@@ -53,13 +55,13 @@ def test_describe_draws_and_lists(network, tmp_path, capsys):
     prefix = tmp_path / network
     options = {"width": [8, 8, 8] if network == "umg" else [8, 4]}
     if network == "umg":
-        networks.draw_network(network, "segmentation", options, prefix)
+        drawing.draw_network(network, "segmentation", options, prefix)
     else:
-        networks.describe(network, "segmentation", options, prefix)
+        describe.describe(network, "segmentation", options, prefix)
         assert "multiply-adds" in capsys.readouterr().out
         with open(f"{prefix}.csv", newline="") as file:
             lines = list(csv.DictReader(file))
-        assert len(lines) == len(networks.layer_table(network, "segmentation", options))
+        assert len(lines) == len(describe.layer_table(network, "segmentation", options))
         files = {path.name for path in tmp_path.iterdir()}
         assert files == {"r_pmg.csv", "r_pmg.png", "r_pmg.svg"}  # nothing of other networks
     image = matplotlib.image.imread(f"{prefix}.png")
@@ -69,7 +71,7 @@ def test_describe_draws_and_lists(network, tmp_path, capsys):
 
 
 def test_drawing_shows_every_layer(tmp_path):
-    networks.draw_network("pmg", "rotation", {"width": [23, 17]}, tmp_path / "pmg")
+    drawing.draw_network("pmg", "rotation", {"width": [23, 17]}, tmp_path / "pmg")
     svg = (tmp_path / "pmg.svg").read_text(encoding="utf-8")
     assert svg.count(">23<") == 5
     assert svg.count(">17<") == 6
@@ -78,26 +80,26 @@ def test_drawing_shows_every_layer(tmp_path):
 
 def test_unknown_networks_are_an_error(tmp_path):
     with pytest.raises(UserError, match="no network 'vnet'"):
-        networks.describe("vnet", "segmentation", {}, tmp_path / "x")
+        describe.describe("vnet", "segmentation", {}, tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
 def test_receptive_fields_grow_as_theory_says():
     """Without coarser grids by two pixels per layer; with them, doubled by each further grid."""
-    single = networks.receptive_field("sg", "rotation", {"width": 8, "grids": 2}, canvas=32)
+    single = receptive_fields.receptive_field("sg", "rotation", {"width": 8, "grids": 2}, canvas=32)
     assert single == [(depth, 2 * depth + 1) for depth in range(1, 8)]
-    assert networks.receptive_fields_by_grids()[:3] == [(3, 12), (4, 24), (5, 48)]
+    assert receptive_fields.receptive_fields_by_grids()[:3] == [(3, 12), (4, 24), (5, 48)]
 
 
 def test_receptive_field_of_unet_is_smaller_than_the_canvas():
-    fields = networks.receptive_field("unet", "rotation", {"width": [8] * 4})
+    fields = receptive_fields.receptive_field("unet", "rotation", {"width": [8] * 4})
     assert fields == [(1, 3), (9, 46), (10, 46), (11, 46)]
-    assert networks.receptive_field("pmg", "rotation", {"width": [8] * 4})[-1] == (11, 64)
+    assert receptive_fields.receptive_field("pmg", "rotation", {"width": [8] * 4})[-1] == (11, 64)
 
 
 def test_receptive_fields_are_said_to_be_of_the_papers_networks(tmp_path):
     """Also in a run of others; where a layer has no feature on the finest grid nothing is drawn."""
-    caption = networks.draw_receptive_fields(tmp_path / "fields")
+    caption = receptive_fields.draw_receptive_fields(tmp_path / "fields")
     svg = (tmp_path / "fields.svg").read_text(encoding="utf-8")
     assert "the paper's networks, of four grids, and its canvas of 64" in caption
     assert "PMG with 2 to 6 grids" in caption and "SG: of our own, as controls" in svg

@@ -71,7 +71,7 @@ def test_a_network_counts_with_what_builds_it(family):
         ("report/figures/cost.py", {"report/tables/summaries.py", "report/style.py"}),
         ("report/figures/saliency.py", {"report/figures/panels.py", "evaluation/attention.py"}),
         ("report/explorer.py", {"report/figures/reading.py", "report/style.py"}),
-        ("report/networks.py", {"networks/counting.py", "networks/pyramid.py"}),
+        ("report/figures/receptive_fields.py", {"networks/counting.py", "networks/pyramid.py"}),
         ("report/tables/classification.py", {"networks/table.py", "networks/counting.py"}),
     ],
 )

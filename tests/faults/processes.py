@@ -19,15 +19,16 @@ import mg.evaluation.images
 import mg.evaluation.saliency
 import mg.networks.table
 import mg.report.compare
+import mg.report.describe
 import mg.report.explorer
 import mg.report.figures.classes
 import mg.report.figures.cost
 import mg.report.figures.curves
+import mg.report.figures.receptive_fields
 import mg.report.figures.saliency
 import mg.report.figures.segmentation
 import mg.report.figures.sheets
 import mg.report.figures.spatial
-import mg.report.networks
 import mg.report.pages
 import mg.report.show
 import mg.report.tables.claims

@@ -270,7 +270,7 @@ rule figure_receptive_fields:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
-        code=code(shown_by("report/networks.py", "networks/mnist.py")),
+        code=code(shown_by("report/figures/receptive_fields.py", "networks/mnist.py")),
     shell:
         "mg figure receptive-fields --output {params.prefix:q} > {log:q} 2>&1"
 

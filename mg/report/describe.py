@@ -1,0 +1,110 @@
+"""The command `mg describe`: a network's layers as a table, and its drawing."""
+
+import csv
+import io
+import os
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from mg.files import write_text
+from mg.networks.counting import Layer
+from mg.report.figures.network import draw_network, examine, kind_of, side_of
+
+
+def describe(
+    network: str, dataset: str, options: dict[str, Any], path_prefix: str | os.PathLike | None
+) -> None:
+    """Print the table of layers; with `path_prefix`, also draw the network.
+
+    Writes `path_prefix`.csv (the layers) and `path_prefix`.png and .svg (the drawing).
+
+    Raises:
+        UserError: an unknown network, data set or option; files that cannot be written.
+    """
+    rows = layer_table(network, dataset, options)
+    print(format_layers(rows), end="")
+    if path_prefix is None:
+        return
+    write_text(f"{path_prefix}.csv", _csv(rows))
+    draw_network(network, dataset, options, path_prefix)
+
+
+def layer_table(network: str, dataset: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per layer in order of execution, for the size of image that the data set has.
+
+    Keys: name, type, in, out (channels), kernel, stride, size (height x width of the output),
+    depth (position on the longest path), parameters (those of its batch norm included),
+    multiply_adds (for one image), live (False for layers that cannot influence the output).
+
+    Raises:
+        UserError: an unknown network, data set or option.
+    """
+    model, found, _ = examine(network, dataset, options)
+    return [
+        {
+            "name": layer.name,
+            "type": kind_of(layer),
+            "in": layer.input_shape[0],
+            "out": layer.output_shape[0],
+            "kernel": getattr(layer.module, "kernel_size", (1,))[0],
+            "stride": getattr(layer.module, "stride", (1,))[0],
+            "size": f"{side_of(layer)}x{side_of(layer)}",
+            "depth": layer.depth,
+            "parameters": _parameters(model, layer),
+            "multiply_adds": layer.multiply_adds,
+            "live": layer.live,
+        }
+        for layer in found
+    ]
+
+
+def format_layers(rows: list[dict[str, Any]]) -> str:
+    """The table of layers as text, with a line of totals."""
+    sums = {key: sum(row[key] for row in rows) for key in ("parameters", "multiply_adds")}
+    sums["depth"] = max(row["depth"] for row in rows if row["live"])
+    cells = [
+        [
+            "layer",
+            "type",
+            "in",
+            "out",
+            "k",
+            "stride",
+            "size",
+            "depth",
+            "parameters",
+            "multiply-adds",
+        ]
+    ]
+    for row in [*rows, {"name": "total", **sums}]:
+        values = [row.get(key, "") for key in rows[0] if key != "live"]
+        text = [f"{value:,}" if isinstance(value, int) else value for value in values]
+        cells.append(text + ([] if row.get("live", True) else ["cannot influence the output"]))
+    sizes = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = []
+    for line in cells:
+        left, right = line[:2], line[2:]
+        parts = [text.ljust(size) for text, size in zip(left, sizes, strict=False)]
+        parts += [text.rjust(size) for text, size in zip(right, sizes[2:], strict=False)]
+        lines.append("  ".join([*parts, *line[len(sizes) :]]).rstrip())
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _parameters(model: nn.Module, layer: Layer) -> int:
+    """Of the layer and of the batch norm beside it."""
+    siblings = model.get_submodule(layer.name.rpartition(".")[0])
+    modules = [layer.module]
+    if isinstance(getattr(siblings, "bn", None), nn.BatchNorm2d):
+        modules.append(siblings.bn)
+    return sum(prod(p.shape) for module in modules for p in module.parameters())
