@@ -95,6 +95,20 @@ def test_without_a_spread_nothing_is_claimed(copy, tmp_path):
     assert not differs and "1 numbers are not equal, with one seed each" in text
 
 
+def test_a_measure_that_some_seeds_lost_is_not_called_the_same(copy):
+    path = copy / "models/segmentation/pmg/seed0/metrics.json"
+    record = read_json(path)
+    others = [
+        read_json(path.parents[1] / f"seed{seed}/metrics.json")["mean_acc"] for seed in (1, 2)
+    ]
+    assert abs(record["mean_acc"] - mean(others)) < 0.05  # without it the means would be the same
+    write_json(path, record | {"mean_acc": None})
+    text, differs = compare.report(copy, REFERENCE)
+    assert not differs and "   1 numbers are not defined for some seeds of one run" in text
+    (line,) = [line for line in text.splitlines() if "undefined in part" in line]
+    assert "Segmentation" in line and "mean_acc" in line and "(2 of 3)" in line and "(3)" in line
+
+
 def test_missing_is_shown_and_does_not_count_as_a_difference(copy):
     shutil.rmtree(copy / "models/translation/sg")
     text, differs = compare.report(copy, REFERENCE)

@@ -4,6 +4,7 @@ import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class Line:
         difference: mean of ours minus mean of theirs, None where one is undefined or missing.
         allowed: what the difference must exceed to count, None where no spread is known.
         verdict: `differs`, `same`, `unknown` (they are not equal, and no spread is known),
-            `missing: ours`, `missing: theirs`, or `undefined`.
+            `missing: ours`, `missing: theirs`, `undefined`, or `undefined in part` (for another
+            share of seeds than in the other run; the means, of the rest, do not differ).
     """
 
     task: str
@@ -116,7 +118,14 @@ def _line(
         verdict = "same"
     else:
         verdict = "unknown" if allowed is None else "differs"
+    if verdict == "same" and _share(ours, measure) != _share(theirs, measure):
+        verdict = "undefined in part"
     return Line(task, network, measure, ours, theirs, a - b, allowed, verdict)
+
+
+def _share(summary: Summary, measure: str) -> Fraction:
+    """Of the seeds, for which a measure is defined."""
+    return Fraction(len(summary.values(measure)), len(summary.records))
 
 
 def _allowed(ours: list[float], theirs: list[float]) -> float | None:
@@ -225,6 +234,7 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
         "differs": f"differ, by more than seeds make them in {100 - 100 * LEVEL:g} of 100 cases",
         "same": "are the same but for what seeds change",
         "unknown": "are not equal, with one seed each: no spread is known",
+        "undefined in part": "are not defined for some seeds of one run, nor differ for the rest",
         "missing": "are missing in one run",
     }
     count = {kind: sum(line.verdict.startswith(kind) for line in lines) for kind in counted}
@@ -266,7 +276,7 @@ def _results(lines: list[Line]) -> list[str]:
 def _value(summary: Summary | None, measure: str) -> str:
     if summary is None:
         return "missing"
-    seeds = len(summary.records)
+    seeds = summary.part(measure) or len(summary.records)
     return f"{spread(summary.mean(measure), summary.sd(measure), 4).text} ({seeds})"
 
 
