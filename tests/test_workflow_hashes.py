@@ -196,6 +196,21 @@ def test_code_that_makes_a_data_set_counts_for_it(copy):
     assert changed(rotated, datasets()) == set(TASKS)
 
 
+def test_which_digits_make_a_split_counts_and_how_they_are_fetched_does_not(copy):
+    before = datasets()
+    copy("data/mnist.py", "VALIDATION = 10_000", "VALIDATION = 9_000")
+    held_out = datasets()
+    assert changed(before, held_out) == set(TASKS)
+    copy("data/mnist.py", "def fetch(", "@functools.cache\ndef fetch(")
+    assert datasets() == held_out
+
+
+def test_the_forward_pass_counts_for_maps_of_saliency(copy):
+    before = hashes.code(hashes.mapped_by())
+    copy("evaluation/predict.py", "def forward(", "@functools.cache\ndef forward(")
+    assert hashes.code(hashes.mapped_by()) != before
+
+
 def test_a_new_module_that_a_builder_imports_counts(copy):
     copy(
         "networks/attention.py",

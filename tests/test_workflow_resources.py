@@ -131,7 +131,9 @@ def test_without_numbers_of_examples_there_are_as_many_as_in_the_paper():
     assert asked_for("imagenet", "test") == 50_000
 
 
-@pytest.mark.parametrize("task, network", [("rotation", "unet"), ("imagenet", "r_mg")])
+@pytest.mark.parametrize(
+    "task, network", [("rotation", "unet"), ("cifar10", "vgg"), ("imagenet", "r_mg")]
+)
 def test_an_option_of_nothing_is_the_papers(task, network):
     def cost(**options):
         architectures = {"any": {"network": network, "options": options}}
@@ -139,6 +141,16 @@ def test_an_option_of_nothing_is_the_papers(task, network):
         return rules_of({"architectures": architectures, **sizes})["multiply_adds"](task, "any")
 
     assert cost(n_layer=None, depth=None, width=None) == cost()
+
+
+def test_saliency_has_the_memory_of_a_card_where_it_has_one(tmp_path):
+    def memory(*gpu):
+        found = asked(tmp_path, "config", "cpu", "--set-resources", *gpu, "evaluate:runtime=9")
+        return {rule: {mb for _, mb, _ in found[rule]} for rule in ("evaluate", "saliency")}
+
+    without, on_card = memory(), memory("saliency:gpu=1")
+    assert on_card["evaluate"] == without["evaluate"]
+    assert min(on_card["saliency"]) > max(without["saliency"])
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
@@ -156,3 +168,5 @@ def test_the_estimated_cost_is_near_the_true_one(path):
             model = networks.registry.skeleton(entry["network"], task, **entry["options"])
             true = networks.count(model, (spec.channels, size, size)).multiply_adds
             assert true / 2 < rules["multiply_adds"](task, name) < 6 * true, (task, name)
+            if spec.family != "mnist" and "width" not in entry["options"]:
+                assert rules["multiply_adds"](task, name) == pytest.approx(true, rel=0.01)

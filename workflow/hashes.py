@@ -25,8 +25,9 @@ def code(modules: Iterable[str]) -> str:
 
 def code_of_data(task: str) -> str:
     """Hash of what decides a data set."""
-    tables = used_by("data/clutter.py", "generate_file", {task}, "data/clutter.py")
-    return _digest([code(["data/compiled.py"]), *tables.values()])
+    followed = ("data/clutter.py", "data/mnist.py")  # the latter's reading, not its fetching
+    parts = used_by("data/clutter.py", "generate_file", {task}, followed)
+    return _digest([code(["data/compiled.py"]), *parts.values()])
 
 
 def code_of_training(family: str, task: str, network: str) -> str:
@@ -69,6 +70,11 @@ def evaluated_by(family: str) -> list[str]:
     return ["metrics.py", "evaluation/predict.py", "networks/counting.py", *classes]
 
 
+def mapped_by() -> list[str]:
+    """What decides the maps of saliency of a trained network."""
+    return imported(["evaluation/saliency.py"], ("evaluation/",))
+
+
 def shown_by(*modules: str) -> list[str]:
     """Modules of reports with those of networks, evaluation and report that they import, and so on.
 
@@ -95,7 +101,7 @@ TABLES = ("NETWORKS", "DATASETS", "TASKS")
 
 
 def used_by(
-    module: str, name: str, chosen: Iterable[str], within: str = "networks/"
+    module: str, name: str, chosen: Iterable[str], within: str | tuple[str, ...] = "networks/"
 ) -> dict[tuple[str, str], str]:
     """Hashes of a definition and all that it uses, by module and name, sorted.
 

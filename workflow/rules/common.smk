@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 import configuration  # beside the Snakefile, which makes it known
 from configuration import family
-from hashes import code, code_of_data, code_of_training, evaluated_by, shown_by
+from hashes import code, code_of_data, code_of_training, evaluated_by, mapped_by, shown_by
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import validate
 

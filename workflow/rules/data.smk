@@ -33,7 +33,7 @@ rule generate:
     conda:
         "../../envs/mg.yaml"
     resources:
-        mem_mb=generate_memory,
+        mem_mb=lambda wildcards, attempt: PYTHON_MB * attempt,  # examples are written as they are made
     params:
         mnist=subpath(input.mnist, parent=True),
         mode=config["data"]["mode"],

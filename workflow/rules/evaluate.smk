@@ -45,13 +45,13 @@ rule saliency:
     resources:
         gpu=min(1, gpus()),
         device="auto",
-        mem_mb=evaluate_memory,
+        mem_mb=saliency_memory,
         runtime=saliency_minutes,
     params:
         examples=config["saliency"]["examples"],
         window=config["saliency"]["window"],
         stride=config["saliency"]["stride"],
-        code=code(["evaluation/saliency.py"]),
+        code=code(mapped_by()),
     shell:
         "mg saliency --model {input.model:q} --data {input.test:q} --examples {params.examples:q}"
         " --window {params.window:q} --stride {params.stride:q} --device {resources.device:q} --threads {threads}"

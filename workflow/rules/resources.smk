@@ -5,11 +5,18 @@ import math
 # Multiply-adds of the paper's networks for one image of 64 x 64, first grid 64 channels wide, in
 # millions; `mg networks` counts them.
 PAPER_COST = {"unet": 1240, "umg": 1910, "sg": 2490, "r_sg": 4920, "pmg": 1610, "r_pmg": 3170}
-# The same of classifiers, for one image of 32 x 32 or 224 x 224 and one layer a block.
-CLASS_COST = {
-    "cifar": {"vgg": 170, "resnet": 270, "mg": 120, "r_mg": 460, "pmg": 190, "r_pmg": 470},
-    "imagenet": {"r_mg": 5760, "r_pmg_seg": 9550},
+# The same of the paper's classifiers: of 32 x 32 with one layer a block and for every further one; of
+# 224 x 224 by depth.
+CIFAR_COST = {
+    "vgg": (171, 407),
+    "resnet": (266, 321),
+    "mg": (117, 278),
+    "r_mg": (460, 555),
+    "pmg": (186, 282),
+    "r_pmg": (468, 564),
 }
+IMAGENET_COST = {"r_mg": {34: 5760, 18: 2770}, "r_pmg_seg": {30: 9520, 52: 18270}}  # usual first
+FIRST_WIDTH = {"vgg": 102}  # the paper's where it is not 64
 # Multiply-adds a second of a modest GPU, and of one processor core without bfloat16.
 GPU_SPEED, CORE_SPEED = 3e12, 1.5e10
 GPU_STEP = 0.02  # seconds that launching the kernels of one step takes, however small they are
@@ -25,25 +32,32 @@ def option(network, name, usual):
 
 
 def first_width(network):
-    """Channels of a network's first grid; the paper's 64 where the configuration does not say."""
-    width = option(network, "width", 64)
+    """Channels of a network's first grid; the paper's where the configuration does not say."""
+    width = option(network, "width", None)
     while isinstance(width, list):
         width = width[0]
-    return width if isinstance(width, int) else 64  # a name stands for the paper's widths
+    return width if isinstance(width, int) else paper_width(network)  # a name stands for those too
+
+
+def paper_width(network):
+    """Channels of a network's first grid in the paper."""
+    return FIRST_WIDTH.get(config["architectures"][network]["network"], 64)
 
 
 def multiply_adds(task, network):
     """Roughly the multiply-adds of a network of the configuration for one image of a task."""
-    entry = config["architectures"][network]
-    if family(task) != "mnist":
-        costs = CLASS_COST[family(task)]
-        paper = 1e6 * costs.get(entry["network"], max(costs.values()))
-        crop = config["imagenet"]["crop"] if task == "imagenet" else 224
-        depth = 2.3 * option(network, "n_layer", 1) * option(network, "depth", 34) / 34
-        return paper * (first_width(network) / 64) ** 2 * (crop / 224) ** 2 * depth
-    paper = 1e6 * PAPER_COST.get(entry["network"], max(PAPER_COST.values()))
-    scale = (first_width(network) / 64) ** 2 * (config["data"]["canvas"] / 64) ** 2
-    return paper * scale * option(network, "n_layer", 1)
+    name, layers = config["architectures"][network]["network"], option(network, "n_layer", 1)
+    if task == "imagenet":
+        costs = IMAGENET_COST.get(name, IMAGENET_COST["r_pmg_seg"])
+        paper = costs.get(option(network, "depth", next(iter(costs))), max(costs.values()))
+        side = config["imagenet"]["crop"] / 224
+    elif family(task) == "cifar":
+        first, further = CIFAR_COST.get(name, CIFAR_COST["r_pmg"])
+        paper, side = first + (layers - 1) * further, 1
+    else:
+        paper = PAPER_COST.get(name, max(PAPER_COST.values())) * layers
+        side = config["data"]["canvas"] / 64
+    return 1e6 * paper * (side * first_width(network) / paper_width(network)) ** 2
 
 
 def examples(task, split):
@@ -156,8 +170,18 @@ def evaluate_minutes(wildcards, threads, attempt):
 
 def evaluate_memory(wildcards, attempt):
     """Host memory of an evaluation in MB: the test set, its predictions, and work on both."""
-    computing = CUDA_MB if asked_gpus("evaluate") else PYTHON_MB
-    return math.ceil(PYTHON_MB + computing + 3 * data_mb(wildcards.task, "test")) * attempt
+    return answering_memory("evaluate", wildcards.task) * attempt
+
+
+def saliency_memory(wildcards, attempt):
+    """Host memory of saliency maps in MB, at most that of an evaluation."""
+    return answering_memory("saliency", wildcards.task) * attempt
+
+
+def answering_memory(step, task):
+    """Host memory of a step that computes a network's answers to a test set."""
+    computing = CUDA_MB if asked_gpus(step) else PYTHON_MB
+    return math.ceil(PYTHON_MB + computing + 3 * data_mb(task, "test"))
 
 
 def saliency_minutes(wildcards, threads, attempt):
@@ -167,8 +191,3 @@ def saliency_minutes(wildcards, threads, attempt):
     images = settings["examples"] * positions
     work = images * multiply_adds(wildcards.task, wildcards.network)
     return minutes("saliency", work, images / 100, threads, attempt)
-
-
-def generate_memory(wildcards, attempt):
-    """Memory of making a data set in MB: the digits, and the whole set before it is compressed."""
-    return math.ceil(PYTHON_MB + data_mb(wildcards.task, wildcards.split)) * attempt
