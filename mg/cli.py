@@ -503,83 +503,125 @@ def _saliency(commands) -> None:
 
 
 def _table(commands) -> None:
-    def run(settings) -> None:
-        from mg.report.tables import claims, classification, networks, resources, results
+    kinds = _kinds(commands, "table", "write a table as CSV, Markdown, LaTeX and HTML")
 
-        prefix = settings.output
-        if settings.kind == "classification":
-            classification.write_classification_table(
-                settings.metrics,
-                prefix=prefix,
-                run=settings.name,
-                caption=settings.caption,
-                expected=settings.expected,
-                tasks=settings.tasks,
-                digits=settings.mnist_digits,
-            )
-        elif settings.kind == "results":
-            results.write_results_table(
-                settings.tasks or TASKS,
-                settings.metrics,
-                prefix=prefix,
-                run=settings.name,
-                caption=settings.caption,
-                expected=settings.expected,
-            )
-        elif settings.kind == "resources":
-            if not settings.benchmarks:
-                raise UserError("the table 'resources' is made from --benchmarks; name the folder")
-            resources.write_resources_table(
-                settings.benchmarks, settings.runs, prefix=prefix, caption=settings.caption
-            )
-        elif settings.kind == "claims":
-            claims.write_claims_table(
-                settings.metrics,
-                prefix=prefix,
-                saliency_paths=settings.saliency,
-                run=settings.name,
-                caption=settings.caption,
-            )
-        else:
-            from mg.networks import table
+    def results(settings) -> None:
+        from mg.report.tables.results import write_results_table
 
-            networks.write_network_table(
-                [*networks.run_rows(settings.metrics), *table.rows()],
-                prefix=prefix,
-                caption=settings.caption,
-                notes=table.NOTES,
-            )
+        write_results_table(
+            settings.tasks or TASKS,
+            settings.metrics,
+            prefix=settings.output,
+            run=settings.name,
+            caption=settings.caption,
+            expected=settings.expected,
+        )
 
-    description = "write a table as CSV, Markdown, LaTeX and HTML"
-    parser = _command(commands, "table", run, description)
+    parser = _command(kinds, "results", results, "measures of the networks on tasks of pixels")
+    _files(parser, "metrics", "metrics.json files")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="the tasks; all if unset")
+    _expected_option(parser)
+    _table_options(parser, run=True)
+
+    def classification(settings) -> None:
+        from mg.report.tables.classification import write_classification_table
+
+        write_classification_table(
+            settings.metrics,
+            prefix=settings.output,
+            run=settings.name,
+            caption=settings.caption,
+            expected=settings.expected,
+            tasks=settings.tasks,
+            digits=settings.mnist_digits,
+        )
+
+    description = "errors of classifiers, beside the published"
+    parser = _command(kinds, "classification", classification, description)
+    _files(parser, "metrics", "metrics.json files")
     parser.add_argument(
-        "kind",
-        choices=("results", "classification", "networks", "claims", "resources"),
-        help="results: measures of tasks; classification: errors of classifiers, beside the "
-        "published; networks: their sizes; claims: what the paper says; resources: time and memory",
+        "--tasks", nargs="+", choices=CLASSIFICATION, help="the tasks; those of the files if unset"
     )
-    parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
-    parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
-    parser.add_argument("--benchmarks", type=Path, help="folder of Snakemake's benchmark files")
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run.json files")
+    _expected_option(parser)
+    _digits_option(parser)
+    _table_options(parser, run=True)
+
+    def networks(settings) -> None:
+        from mg.networks import table
+        from mg.report.tables.networks import run_rows, write_network_table
+
+        write_network_table(
+            [*run_rows(settings.metrics), *table.rows()],
+            prefix=settings.output,
+            caption=settings.caption,
+            notes=table.NOTES,
+        )
+
+    description = "sizes of the paper's networks, ours beside the published, and of a run's"
+    parser = _command(kinds, "networks", networks, description)
+    _files(parser, "metrics", "metrics.json files of a run", required=False)
+    _table_options(parser)
+
+    def claims(settings) -> None:
+        from mg.report.tables.claims import write_claims_table
+
+        write_claims_table(
+            settings.metrics,
+            prefix=settings.output,
+            saliency_paths=settings.saliency,
+            run=settings.name,
+            caption=settings.caption,
+        )
+
+    parser = _command(kinds, "claims", claims, "what the paper says, held against a run")
+    _files(parser, "metrics", "metrics.json files")
+    _files(parser, "saliency", "saliency.h5 files", required=False)
+    _table_options(parser, run=True)
+
+    def resources(settings) -> None:
+        from mg.report.tables.resources import write_resources_table
+
+        write_resources_table(
+            settings.benchmarks, settings.runs, prefix=settings.output, caption=settings.caption
+        )
+
+    parser = _command(kinds, "resources", resources, "time and memory of a run")
     parser.add_argument(
-        "--tasks",
-        nargs="+",
-        choices=(*TASKS, *CLASSIFICATION),
-        help="of results; if unset all, or of classifiers those of the files",
+        "--benchmarks", type=Path, required=True, help="folder of Snakemake's benchmark files"
     )
+    _files(parser, "runs", "run.json files", required=False)
+    _table_options(parser)
+
+
+def _kinds(commands, name: str, description: str):
+    """The sub-commands of a command, one for each kind of what it makes."""
+    parser = commands.add_parser(name, help=description, description=description)
+    return parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+
+
+def _files(parser: argparse.ArgumentParser, name: str, help: str, required: bool = True) -> None:
+    if required:
+        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=help)
+    else:
+        parser.add_argument(f"--{name}", type=Path, nargs="*", default=[], help=help)
+
+
+def _table_options(parser: argparse.ArgumentParser, run: bool = False) -> None:
+    if run:
+        parser.add_argument("--name", help="name of the run")
+    parser.add_argument("--caption", default="", help="sentence before the table")
+    parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
+
+
+def _expected_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expected",
         type=_label_and_seed,
         nargs="*",
         default=[],
         metavar="LABEL:SEED",
-        help="runs that should be there; shown as missing where they are not",
+        help="runs that should be there, of every task; shown as missing where they are not",
     )
-    parser.add_argument("--name", help="name of the run")
-    parser.add_argument("--caption", default="", help="sentence before the table")
-    _digits_option(parser)
-    parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
 
 
 def _digits_option(parser: argparse.ArgumentParser) -> None:
@@ -598,130 +640,155 @@ def _label_and_seed(text: str) -> tuple[str, int]:
 
 
 def _figure(commands) -> None:
-    def run(settings) -> None:
-        if settings.kind == "receptive-fields":
-            # with PyTorch, which others do without
-            from mg.report.figures.receptive_fields import draw_receptive_fields
+    kinds = _kinds(commands, "figure", "draw a figure as PNG and SVG")
 
-            draw_receptive_fields(settings.output)
-            return
-        from mg.report.figures.classes import per_class_iu
-        from mg.report.figures.cost import quality_against_cost
-        from mg.report.figures.curves import learning_curves
-        from mg.report.figures.saliency import saliency_panel
-        from mg.report.figures.segmentation import segmentation_panel
+    def add(name: str, run, description: str, *files: str, examples: bool = False):
+        """A figure that is drawn from these files, perhaps of the first examples only."""
+        parser = _command(kinds, name, run, description)
+        for kind in files:
+            _files(parser, kind, _FIGURE_FILES[kind])
+        if examples:
+            parser.add_argument("--examples", type=_whole(1), help="how many, from the first")
+        parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
+        return parser
+
+    def count(settings) -> dict[str, int]:
+        return {"count": settings.examples} if settings.examples else {}
+
+    def examples(settings) -> None:
         from mg.report.figures.sheets import dataset_sheet
+
+        dataset_sheet(settings.data, settings.output, **count(settings))
+
+    add("examples", examples, "inputs and targets of data sets", "data", examples=True)
+
+    def curves(settings) -> None:
+        from mg.report.figures.curves import learning_curves
+
+        learning_curves(settings.history, settings.output, settings.mnist_digits)
+
+    _digits_option(add("curves", curves, "loss and validation over training", "history"))
+
+    def segmentation(settings) -> None:
+        from mg.report.figures.segmentation import segmentation_panel
+
+        segmentation_panel(settings.data, settings.predictions, settings.output, **count(settings))
+
+    description = "segmentations, errors marked, a column per network"
+    parser = add("segmentation", segmentation, description, "predictions", examples=True)
+    parser.add_argument("--data", type=Path, required=True, help="HDF5 data set")
+
+    def spatial(settings) -> None:
         from mg.report.figures.spatial import spatial_panel
 
-        s, count = settings, {"count": settings.examples} if settings.examples else {}
-        draw = {
-            "examples": lambda: dataset_sheet(s.data, s.output, **count),
-            "curves": lambda: learning_curves(s.history, s.output, s.mnist_digits),
-            "segmentation": lambda: segmentation_panel(s.data[0], s.predictions, s.output, **count),
-            "spatial": lambda: spatial_panel(s.data, s.predictions, s.output, **count),
-            "saliency": lambda: saliency_panel(s.saliency, s.output, **count),
-            "cost": lambda: quality_against_cost(s.metrics, s.output),
-            "classes": lambda: per_class_iu(s.metrics, s.output),
-        }
-        needs = {
-            "examples": "data",
-            "curves": "history",
-            "segmentation": "data",
-            "spatial": "data",
-            "saliency": "saliency",
-            "cost": "metrics",
-            "classes": "metrics",
-        }[settings.kind]
-        if not getattr(settings, needs):
-            raise UserError(f"the figure {settings.kind!r} is drawn from --{needs}; name its files")
-        draw[settings.kind]()
+        spatial_panel(settings.data, settings.predictions, settings.output, **count(settings))
 
-    parser = _command(commands, "figure", run, "draw a figure as PNG and SVG")
-    parser.add_argument(
-        "kind",
-        choices=(
-            *("examples", "curves", "segmentation", "spatial", "saliency"),
-            *("cost", "classes", "receptive-fields"),
-        ),
-        help="what it shows",
-    )
-    parser.add_argument("--data", type=Path, nargs="*", default=[], help="HDF5 data sets")
-    parser.add_argument(
-        "--predictions", type=Path, nargs="*", default=[], help="predictions.h5 files"
-    )
-    parser.add_argument("--history", type=Path, nargs="*", default=[], help="history.csv files")
-    parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
-    parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
-    parser.add_argument("--examples", type=_whole(1), help="how many, from the first of a set")
-    _digits_option(parser)
-    parser.add_argument("--output", type=Path, required=True, help="prefix of the files")
+    description = "answers to spatial transformations, a column per network"
+    add("spatial", spatial, description, "data", "predictions", examples=True)
+
+    def saliency(settings) -> None:
+        from mg.report.figures.saliency import saliency_panel
+
+        saliency_panel(settings.saliency, settings.output, **count(settings))
+
+    add("saliency", saliency, "where networks look, point by point", "saliency", examples=True)
+
+    def cost(settings) -> None:
+        from mg.report.figures.cost import quality_against_cost
+
+        quality_against_cost(settings.metrics, settings.output)
+
+    add("cost", cost, "mean IU against multiply-adds and training time", "metrics")
+
+    def classes(settings) -> None:
+        from mg.report.figures.classes import per_class_iu
+
+        per_class_iu(settings.metrics, settings.output)
+
+    add("classes", classes, "segmentation IU of each digit", "metrics")
+
+    def receptive_fields(settings) -> None:
+        from mg.report.figures.receptive_fields import draw_receptive_fields
+
+        draw_receptive_fields(settings.output)
+
+    add("receptive-fields", receptive_fields, "their growth with depth")
+
+
+_FIGURE_FILES = {
+    "data": "HDF5 data sets",
+    "predictions": "predictions.h5 files",
+    "history": "history.csv files",
+    "saliency": "saliency.h5 files",
+    "metrics": "metrics.json files",
+}
 
 
 def _page(commands) -> None:
-    def run(settings) -> None:
-        s = settings
-        if s.kind == "run":
-            from mg.report import pages
+    description = "write a page (HTML) that needs nothing but itself"
+    kinds = _kinds(commands, "page", description)
 
-            if not s.configuration:
-                raise UserError("the page 'run' shows --configuration; name its file")
-            pages.write_run_page(s.configuration, s.runs, s.output, run=s.name)
-        elif s.kind == "overview":
-            from mg.report import pages
+    def overview(settings) -> None:
+        from mg.report import pages
 
-            pages.write_overview(
-                s.metrics,
-                s.output,
-                saliency_paths=s.saliency,
-                figures=s.figures,
-                links=s.links,
-                run=s.name,
-                description=s.caption,
-                expected=[(task, *pair) for task in s.tasks for pair in s.expected],
-                digits=s.mnist_digits,
-            )
-        else:
-            from mg.report import explorer
+        pages.write_overview(
+            settings.metrics,
+            settings.output,
+            saliency_paths=settings.saliency,
+            figures=settings.figures,
+            links=settings.links,
+            run=settings.name,
+            description=settings.caption,
+            expected=[(task, *pair) for task in settings.tasks for pair in settings.expected],
+            digits=settings.mnist_digits,
+        )
 
-            explorer.write_explorer(
-                s.data,
-                s.predictions,
-                s.output,
-                saliency_paths=s.saliency,
-                count=s.examples,
-                run=s.name,
-            )
-
-    parser = _command(commands, "page", run, "write a page (HTML) that needs nothing but itself")
-    parser.add_argument(
-        "kind",
-        choices=("overview", "run", "explorer"),
-        help="overview: what was run and what came out; run: configuration and environment; "
-        "explorer: pick task, example and point, see every network's answer",
-    )
-    parser.add_argument("--data", type=Path, nargs="*", default=[], help="test sets to explore")
-    parser.add_argument(
-        "--predictions", type=Path, nargs="*", default=[], help="predictions.h5 files"
-    )
-    parser.add_argument("--examples", type=_whole(1), default=24, help="to explore, from the first")
-    parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="metrics.json files")
-    parser.add_argument("--saliency", type=Path, nargs="*", default=[], help="saliency.h5 files")
-    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run.json files")
-    parser.add_argument("--figures", type=Path, nargs="*", default=[], help="SVG files to show")
-    parser.add_argument("--links", type=Path, nargs="*", default=[], help="files to link to")
-    parser.add_argument("--configuration", type=Path, help="YAML file to show")
+    parser = _command(kinds, "overview", overview, "what was run and what came out")
+    _files(parser, "metrics", "metrics.json files")
+    _files(parser, "saliency", "saliency.h5 files", required=False)
+    _files(parser, "figures", "SVG files to show", required=False)
+    _files(parser, "links", "files to link to", required=False)
     parser.add_argument("--tasks", nargs="*", default=[], help="tasks that should be there")
-    parser.add_argument(
-        "--expected",
-        type=_label_and_seed,
-        nargs="*",
-        default=[],
-        metavar="LABEL:SEED",
-        help="runs that should be there for each of them",
-    )
-    parser.add_argument("--name", help="name of the run")
+    _expected_option(parser)
     parser.add_argument("--caption", default="", help="what the run is")
     _digits_option(parser)
+    _page_options(parser)
+
+    def run(settings) -> None:
+        from mg.report import pages
+
+        pages.write_run_page(
+            settings.configuration, settings.runs, settings.output, run=settings.name
+        )
+
+    parser = _command(kinds, "run", run, "configuration and environment")
+    parser.add_argument("--configuration", type=Path, required=True, help="YAML file to show")
+    _files(parser, "runs", "run.json files", required=False)
+    _page_options(parser)
+
+    def explorer(settings) -> None:
+        from mg.report import explorer
+
+        explorer.write_explorer(
+            settings.data,
+            settings.predictions,
+            settings.output,
+            saliency_paths=settings.saliency,
+            count=settings.examples,
+            run=settings.name,
+        )
+
+    description = "pick task, example and point, see every network's answer"
+    parser = _command(kinds, "explorer", explorer, description)
+    _files(parser, "data", "test sets to explore")
+    _files(parser, "predictions", "predictions.h5 files")
+    _files(parser, "saliency", "saliency.h5 files", required=False)
+    parser.add_argument("--examples", type=_whole(1), default=24, help="to explore, from the first")
+    _page_options(parser)
+
+
+def _page_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", help="name of the run")
     parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
 
 

@@ -10,6 +10,7 @@ import pytest
 from mg import cli
 
 REFERENCE = Path(__file__).parent.parent / "results/reference/demo"
+METRICS = sorted(REFERENCE.glob("models/*/pmg/seed*/metrics.json"))
 
 
 def mg(*arguments: str) -> subprocess.CompletedProcess:
@@ -34,11 +35,13 @@ def test_a_configuration_is_checked_without_pytorch():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["table", "results", "--metrics", *REFERENCE.glob("models/*/pmg/seed*/metrics.json")],
-        ["table", "claims", "--saliency", *REFERENCE.glob("models/*/pmg/seed*/saliency.h5")],
-        ["table", "classification"],
+        ["table", "results", "--metrics", *METRICS],
+        ["table", "claims", "--metrics", *METRICS]
+        + ["--saliency", *REFERENCE.glob("models/*/pmg/seed*/saliency.h5")],
+        ["table", "classification", "--metrics"]
+        + [*REFERENCE.parent.glob("cifar-digits/models/*/mg/seed*/metrics.json")],
         ["figure", "curves", "--history", *REFERENCE.glob("models/*/pmg/seed*/history.csv")],
-        ["page", "overview"],
+        ["page", "overview", "--metrics", *METRICS],
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
@@ -95,7 +98,13 @@ def test_networks_are_listed_as_json():
         (["page", "run", "--output", "x"], "--configuration"),
         (["page", "explorer", "--output", "x"], "--data"),
         (["table", "resources", "--output", "x"], "--benchmarks"),
-        (["table", "results", "--expected", "pmg", "--output", "x"], "LABEL:SEED"),
+        (["table", "results", "--output", "x"], "--metrics"),
+        (["table", "claims", "--metrics", "a", "--benchmarks", "b", "--output", "x"],
+         "--benchmarks"),
+        (["table", "--output", "x"], "KIND"),
+        (["figure", "spatial", "--data", "a", "--output", "x"], "--predictions"),
+        (["table", "results", "--metrics", "a", "--expected", "pmg", "--output", "x"],
+         "LABEL:SEED"),
         (["train", "--network", "pmg", "--task", "translation", "--train", "no.h5", "--output",
           "x", "--batch", "0"], "batch"),
     ],
@@ -123,13 +132,13 @@ def test_mistakes_end_in_one_line(arguments, message):
         ("saliency", "--seed", "-1", 0),
         ("saliency", "--seed", "9" * 5000, 0),
         ("predict", "--top", "-1", 1),
-        ("figure", "--examples", "0", 1),
-        ("page", "--examples", "1.5", 1),
+        ("figure spatial", "--examples", "0", 1),
+        ("page explorer", "--examples", "1.5", 1),
     ],
 )
 def test_a_number_that_cannot_be_is_refused(command, option, value, least, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main([command, option, value])
+        cli.main([*command.split(), option, value])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     said = f"argument {option}: {value!r} is not a whole number from {least} to 2147483647"

@@ -17,7 +17,8 @@ def table(kind, maps=False):
     return lambda run, out: [
         *("table", kind, "--metrics", run / "metrics.json"),
         *(("--saliency", run / "saliency.h5") if maps else ()),
-        *("--name", "r", "--output", out / "t"),
+        *(() if kind == "networks" else ("--name", "r")),
+        *("--output", out / "t"),
     ]
 
 

@@ -118,7 +118,9 @@ def _per_rule(jobs: list[Job]) -> Table:
         "time: from start to end of the jobs, added up; jobs that ran side by side count one by "
         "one. processor time: of all their threads. peak memory: of the largest job (resident "
         f"set). {render.UNDEFINED}: too short to be sampled.",
-        "The jobs that follow this table, such as the overview, are not in it.",
+        "Of a job that was begun again the last attempt counts (for trainings see below). Jobs of "
+        "networks, tasks and seeds that the configuration had before are in it, those that follow "
+        "this table, such as the overview, are not.",
     ]
     columns = [
         Column("rule", numeric=False),
