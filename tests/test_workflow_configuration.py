@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from snakemake.utils import validate
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -99,6 +100,29 @@ def test_only_the_schemas_keys_are_accepted():
     config = merged(ROOT / "config/config.yaml") | {"netwroks": ["pmg"]}
     (error,) = Draft202012Validator(SCHEMA).iter_errors(config)
     assert "netwroks" in error.message
+
+
+def test_what_is_left_out_is_checked_as_it_will_be_filled_in(monkeypatch):
+    config = merged(ROOT / "config/config.yaml")
+    del config["data"]["canvas"]
+    config["saliency"] = {"window": 65}
+    with pytest.raises(
+        configuration.Mistake, match="saliency.window: 65 does not fit a canvas of 64"
+    ):
+        configuration.check(config)
+    assert config["saliency"]["stride"] == 2 and config["mnist"]["sources"]
+    del config["data"]["canvas"]  # another default of the schema, and it is allowed
+    monkeypatch.setitem(SCHEMA["properties"]["data"]["properties"]["canvas"], "default", 80)
+    configuration.check(config)
+    assert config["data"]["canvas"] == 80
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
+def test_defaults_are_those_that_snakemake_would_fill_in(path):
+    ours, snakemakes = (merged(ROOT / "config/config.yaml", path) for _ in range(2))
+    configuration.check(ours)
+    validate(snakemakes, ROOT / "workflow/schemas/config.schema.yaml")
+    assert ours == snakemakes and list(ours) == list(snakemakes)
 
 
 def test_the_paper_configuration_is_the_papers():

@@ -8,6 +8,7 @@ line of a syntax error: `python workflow/configuration.py FILE...` does, checks 
 goes, and prints the run's name.
 """
 
+import copy
 import difflib
 import hashlib
 import json
@@ -124,7 +125,8 @@ def _syntax_error(path: str | os.PathLike, text: str, error: Exception) -> Mista
 
 
 def check(config: dict[str, Any]) -> None:
-    """Refuse what the schema does not accept, and selections of what is not defined or together.
+    """Refuse what the schema does not accept, fill in its defaults, then refuse selections of what
+    is not defined or does not go together.
 
     Raises:
         Mistake: the first one.
@@ -139,41 +141,73 @@ def check(config: dict[str, Any]) -> None:
     errors = sorted(_VALIDATOR.iter_errors(config), key=_misspelt_keys_first)
     if errors:
         raise _mistake(errors[0])
+    _fill_in(config, SCHEMA)
+    _check_families(config)
+    _check_names(config)
+    _check_directories(config)
+    _check_amounts(config)
+    _check_window(config)
+
+
+def _fill_in(config: dict[str, Any], schema: dict[str, Any]) -> None:
+    """The schema's defaults, where a key is absent; in mappings of mappings too."""
+    known = schema.get("properties", {})
+    for key, inner in known.items():
+        if "default" in (inner := _resolved(inner)):
+            config.setdefault(key, copy.deepcopy(inner["default"]))
+    for key, value in config.items():
+        if isinstance(value, dict):
+            inner = known.get(key, schema.get("additionalProperties"))
+            _fill_in(value, _resolved(inner or {}))
+
+
+def _check_families(config: dict[str, Any]) -> None:
     first = config["tasks"][0]
     for task in config["tasks"]:
         if family(task) != family(first):
             problem = f"the networks for {first} and {task} differ; allowed are tasks of one of "
             raise Mistake("tasks", f"{problem}MNIST, CIFAR and ImageNet")
-    known = sorted(config["architectures"])
+
+
+def _check_names(config: dict[str, Any]) -> None:
     for network in config["networks"]:
-        _refuse_unknown("networks", network, known)
-    for network in config.get("saliency", {}).get("networks", []):
-        _refuse_unknown("saliency.networks", network, known)
+        _refuse_unknown("networks", network, config)
+    for network in config["saliency"]["networks"]:
+        _refuse_unknown("saliency.networks", network, config)
+
+
+def _check_directories(config: dict[str, Any]) -> None:
     for images in ("mnist", "cifar", "imagenet"):
-        directory = config.get(images, {}).get("directory", "")
+        directory = config[images]["directory"]
         if directory.startswith("~"):
             problem = f"{directory} is not read as a home folder; write {Path.home()}/…"
             raise Mistake(f"{images}.directory", problem)
-    amounts = config.get("training", {}).get("tasks", {})
+
+
+def _check_amounts(config: dict[str, Any]) -> None:
+    amounts = config["training"]["tasks"]
     for task in config["tasks"]:
         if task not in amounts:
             raise Mistake("training.tasks", f"the amount of training for {task} is missing")
-        for network, parts in amounts[task].get("accumulate", {}).items():
-            _refuse_unknown(f"training.tasks.{task}.accumulate", network, known)
+        for network, parts in amounts[task]["accumulate"].items():
+            _refuse_unknown(f"training.tasks.{task}.accumulate", network, config)
             if amounts[task]["batch"] % parts:
                 raise Mistake(
                     f"training.tasks.{task}.accumulate.{network}",
                     f"{parts} does not divide the batch of {amounts[task]['batch']}; allowed is a "
                     "divisor",
                 )
-    canvas, saliency = config.get("data", {}).get("canvas", 64), config.get("saliency", {})
-    window = saliency.get("window", 8)
-    if window > canvas and {*saliency.get("tasks", [])} & {*config["tasks"]}:
+
+
+def _check_window(config: dict[str, Any]) -> None:
+    canvas, window = config["data"]["canvas"], config["saliency"]["window"]
+    if window > canvas and {*config["saliency"]["tasks"]} & {*config["tasks"]}:
         problem = f"{window} does not fit a canvas of {canvas} pixels; allowed is at most {canvas}"
         raise Mistake("saliency.window", problem)
 
 
-def _refuse_unknown(key: str, network: str, known: list[str]) -> None:
+def _refuse_unknown(key: str, network: str, config: dict[str, Any]) -> None:
+    known = sorted(config["architectures"])
     if network not in known:
         hint = _did_you_mean(network, known)
         problem = f"architectures does not define {network}; {hint}defined are "

@@ -15,7 +15,6 @@ import configuration  # beside the Snakefile, which makes it known
 from configuration import family
 from hashes import code, code_of_data, code_of_training, evaluated_by, mapped_by, shown_by
 from snakemake.settings.types import DeploymentMethod
-from snakemake.utils import validate
 
 # The checkout that this file is of, also where it is a module of another workflow.
 ROOT = Path(workflow.current_basedir).parents[1]
@@ -25,7 +24,6 @@ DEPLOYED = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_met
 try:
     configuration.check_files(workflow.configfiles)
     configuration.check(config)
-    validate(config, workflow.source_path("../schemas/config.schema.yaml"))  # fills in defaults
     if not DEPLOYED:
         configuration.check_with_package(
             config, sys.executable, Path(".snakemake", "checked-configurations")
