@@ -1,19 +1,23 @@
-"""Records that steps leave for others, checked when read: run.json and configuration.yaml."""
+"""Records that steps leave for others, checked when read: run.json, metrics.json and
+configuration.yaml.
+"""
 
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mg.errors import UserError
-from mg.files import CHECKSUM, read_object
+from mg.files import CHECKSUM, read_json, read_object
 
 # What is measured of pixels and of classes; `mg.metrics` says what each is. One that is new is also
-# new in `mg.report.tables.summaries._OPTIONAL`: records of before lack it.
+# new in `_OPTIONAL`: records of before lack it.
 MEASURES = ("mean_iu", "mean_acc", "recall", "image_iu", "bce")
 CLASS_MEASURES = ("top1_error", "top5_error", "cross_entropy")
+COSTS = ("params", "macs", "train_images", "train_seconds", "device")
 
 # What is read of a run.json.
 NUMBER = int | float | None
@@ -44,6 +48,42 @@ _RUN = {
     "started": str,
     "finished": str,
     "versions": dict,
+}
+# What is read of a metrics.json.
+# What joined them after the first were written; a measure that is absent shows as a dash.
+_OPTIONAL = {"test_images", "commit", "date", "depth", "architecture"}
+_MEASURED = {
+    "dataset": str,
+    "network": str,
+    "seed": int,
+    "device": str | None,
+    "test_images": int | None,
+    "commit": str | None,
+    "date": str | None,
+    "depth": int | None,
+    "architecture": str | None,
+    "settings": {
+        "network": dict | None,
+        "training": {
+            "recipe": {
+                "optimizer": str | None,
+                "schedule": str | None,
+                "learning_rate": NUMBER,
+                "epochs": int | None,
+            }
+        },
+        "test": {
+            "task": str | None,
+            "canvas": int | None,
+            "digit_size": int | None,
+            "mode": str | None,
+        },
+    },
+}
+_OF_CLASSES = {"architecture": str, "settings": _MEASURED["settings"] | {"network": dict}}
+_OF_PIXELS = {
+    "per_class_iu": [NUMBER],
+    "constant_answer": dict.fromkeys(MEASURES, NUMBER),
 }
 _CONFIGURATION = {
     "run": str,
@@ -88,6 +128,37 @@ def read_run(path: str | os.PathLike) -> dict[str, Any]:
             "make it again"
         )
     return run
+
+
+def read_measured(path: str | os.PathLike, measures: Sequence[str] = ()) -> dict[str, Any]:
+    """The metrics.json of an evaluation that holds `measures`; without them, of pixels or classes.
+
+    Raises:
+        UserError: it is missing, damaged, of the other kind, or lacks what is read of it.
+    """
+    record = read_json(path)
+    wrong = _wrong_measured(record, measures)
+    if wrong and not _wrong_measured(record, ()):
+        pixels, classes = "measures of pixels", "the errors of a classifier"
+        held, wanted = (classes, pixels) if "top1_error" in record else (pixels, classes)
+        raise UserError(f"{path} holds {held}; here only {wanted} go, leave it out")
+    if wrong:
+        raise UserError(f"{path} is not a metrics.json of `mg evaluate`: no valid entry {wrong!r}")
+    return record
+
+
+def _wrong_measured(record: Any, measures: Sequence[str]) -> str | None:
+    """The first entry of a metrics.json that is absent or of another type than it should be."""
+    if not isinstance(record, dict):
+        return "dataset"
+    measures = measures or (CLASS_MEASURES if "top1_error" in record else MEASURES)
+    kinds = dict.fromkeys((*measures, *COSTS), NUMBER) | _MEASURED
+    kinds |= _OF_PIXELS if measures == MEASURES else _OF_CLASSES
+    for name, kind in kinds.items():
+        absent = name not in record and name not in _OPTIONAL
+        if absent or (isinstance(kind, dict) and record[name] is None):
+            return name
+    return wrong_entry(record, kinds)
 
 
 def read_configuration(path: str | os.PathLike) -> tuple[dict[str, Any], str]:

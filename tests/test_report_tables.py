@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mg import records as kept
 from mg.data import clutter, hdf5
 from mg.errors import UserError
 from mg.files import read_json
@@ -157,10 +158,10 @@ def test_best_is_marked_only_beyond_the_spread(store, tmp_path):
 
 
 def test_a_measure_that_older_records_lack_is_a_dash(store, tmp_path, monkeypatch):
-    for module in (summaries, results, compare):
+    for module in (kept, summaries, results, compare):
         monkeypatch.setattr(module, "MEASURES", (*MEASURES, "distance"))
     monkeypatch.setattr(results, "PER_RUN", (*results.PER_RUN, "distance"))
-    monkeypatch.setattr(summaries, "_OPTIONAL", summaries._OPTIONAL | {"distance"})
+    monkeypatch.setattr(kept, "_OPTIONAL", kept._OPTIONAL | {"distance"})
     monkeypatch.setitem(summaries.TITLES, "distance", "distance ↓")
     older, newer = record(network="unet"), record(network="pmg", distance=2.5)
     results.write_results_table("segmentation", store(older, newer), prefix=tmp_path / "t")

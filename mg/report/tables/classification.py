@@ -7,13 +7,13 @@ from typing import Any
 from mg.networks.published import published_results
 from mg.networks.registry import defaults
 from mg.records import CLASS_MEASURES as MEASURES
+from mg.records import COSTS
 from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table, write_csv
 from mg.report.tables.notes import recipe_note, undefined_notes
 from mg.report.tables.summaries import (
     CLASS_TITLES,
-    COSTS,
     Summary,
     describe,
     read_metrics,

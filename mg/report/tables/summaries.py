@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mg.errors import UserError
-from mg.files import read_json
-from mg.records import CLASS_MEASURES, MEASURES, NUMBER, wrong_entry
+from mg.records import MEASURES, read_measured
 from mg.report import render
 from mg.report.names import in_order, tasks_in_order
 from mg.report.render import Cell
@@ -26,7 +25,6 @@ CLASS_TITLES = {
     "top5_error": "top-5 error ↓",
     "cross_entropy": "cross-entropy ↓",
 }
-COSTS = ("params", "macs", "train_images", "train_seconds", "device")
 
 # ------------------------------------------------------------------------------ reading
 
@@ -44,16 +42,7 @@ def read_metrics(
     """
     records: dict[tuple, dict[str, Any]] = {}
     for path in paths:
-        record = read_json(path)
-        wrong = _wrong_entry(record, measures)
-        if wrong and not _wrong_entry(record, ()):
-            pixels, classes = "measures of pixels", "the errors of a classifier"
-            held, wanted = (classes, pixels) if "top1_error" in record else (pixels, classes)
-            raise UserError(f"{path} holds {held}; here only {wanted} go, leave it out")
-        if wrong:
-            raise UserError(
-                f"{path} is not a metrics.json of `mg evaluate`: no valid entry {wrong!r}"
-            )
+        record = read_measured(path, measures)
         key = (record["dataset"], record["network"], record["seed"])
         if key in records:
             raise UserError(f"{path} is the second file for {' '.join(map(str, key))}; give one")
@@ -69,57 +58,6 @@ def in_report_order(records: Sequence[dict[str, Any]], label: str) -> list[dict[
         records,
         key=lambda r: (tasks.index(r["dataset"]), networks.index(r[label]), r["seed"]),
     )
-
-
-def _wrong_entry(record: Any, measures: Sequence[str]) -> str | None:
-    """The first entry of a metrics.json that is absent or of another type than it should be."""
-    if not isinstance(record, dict):
-        return "dataset"
-    measures = measures or (CLASS_MEASURES if "top1_error" in record else MEASURES)
-    kinds = dict.fromkeys((*measures, *COSTS), NUMBER) | _ENTRIES
-    kinds |= _ENTRIES_OF_PIXELS if measures == MEASURES else _ENTRIES_OF_CLASSES
-    for name, kind in kinds.items():
-        absent = name not in record and name not in _OPTIONAL
-        if absent or (isinstance(kind, dict) and record[name] is None):
-            return name
-    return wrong_entry(record, kinds)
-
-
-# What joined records after the first of them were written; a measure without it shows as a dash.
-_OPTIONAL = {"test_images", "commit", "date", "depth", "architecture"}
-_ENTRIES = {
-    "dataset": str,
-    "network": str,
-    "seed": int,
-    "device": str | None,
-    "test_images": int | None,
-    "commit": str | None,
-    "date": str | None,
-    "depth": int | None,
-    "architecture": str | None,
-    "settings": {
-        "network": dict | None,
-        "training": {
-            "recipe": {
-                "optimizer": str | None,
-                "schedule": str | None,
-                "learning_rate": NUMBER,
-                "epochs": int | None,
-            }
-        },
-        "test": {
-            "task": str | None,
-            "canvas": int | None,
-            "digit_size": int | None,
-            "mode": str | None,
-        },
-    },
-}
-_ENTRIES_OF_CLASSES = {"architecture": str, "settings": _ENTRIES["settings"] | {"network": dict}}
-_ENTRIES_OF_PIXELS = {
-    "per_class_iu": [NUMBER],
-    "constant_answer": dict.fromkeys(MEASURES, NUMBER),
-}
 
 
 # ------------------------------------------------------------------------------ over seeds
