@@ -279,6 +279,17 @@ def test_an_archive_is_fetched_verified_and_left_alone(official, tmp_path):
     assert cifar.fetch(dataset, tmp_path / "copy", [str(folder)], log.append) == str(folder)
 
 
+@pytest.mark.parametrize("wrong", ["http://[abc/", "https://.x/"])
+def test_what_is_no_address_is_left_for_the_next_source(wrong, official, tmp_path):
+    dataset, folder = official
+    log = []
+    assert cifar.fetch(dataset, tmp_path / "a", [wrong, str(folder)], log.append) == str(folder)
+    assert f"not from {wrong}: it is no valid address" in log[0]
+    with pytest.raises(UserError) as caught:
+        cifar.fetch(dataset, tmp_path / "b", [wrong], log.append)
+    assert f"  {wrong}: it is no valid address" in str(caught.value)
+
+
 def test_the_official_checksum_is_insisted_on(written, tmp_path):
     dataset, folder, *_ = written
     with pytest.raises(UserError, match="could not be fetched"):

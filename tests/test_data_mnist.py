@@ -218,6 +218,36 @@ def test_unreachable_mirrors_are_skipped_at_once(files, tmp_path):
     assert "cannot be reached" in log[0] and "cannot be reached" in log[1]
 
 
+NO_ADDRESSES = ["http://[abc/", "https://.x/", "http://127.0.0.1/ä/"]
+
+
+@pytest.mark.parametrize("wrong", NO_ADDRESSES)
+def test_what_is_no_address_is_left_for_the_next_source(wrong, files, tmp_path):
+    with served(good(files)) as (address, _):
+        served_by, log = fetch(tmp_path / "mnist", wrong, address)
+    assert served_by == address and log[0].startswith(f"MNIST not from {wrong}: ")
+    assert_fetched(tmp_path / "mnist", files)
+
+
+def test_what_is_no_address_is_named_when_all_sources_fail(files, tmp_path):
+    with pytest.raises(UserError) as caught:
+        fetch(tmp_path, *NO_ADDRESSES[:2])
+    assert "  http://[abc/: it is no valid address (Invalid IPv6 URL)" in str(caught.value)
+    assert "  https://.x/: it is no valid address (" in str(caught.value)
+
+
+def test_a_mirror_that_refers_to_no_address_is_left_for_the_next_source(files, tmp_path):
+    def referring(handler, name):
+        handler.send_response(302)
+        handler.send_header("Location", "http://[abc/")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with served(referring) as (bad, _), served(good(files)) as (address, _):
+        served_by, log = fetch(tmp_path / "mnist", bad, address)
+    assert served_by == address and "no valid address" in log[0]
+
+
 def test_a_host_that_drops_connections_is_given_up_early(files, tmp_path, monkeypatch):
     """A full queue of waiting connections, as behind a firewall: no answer to the first packet."""
     monkeypatch.setattr(download, "_CONNECT_SECONDS", 0.3)

@@ -82,9 +82,8 @@ def download(address: str, limit: int, owner: str) -> Iterator[bytes]:
     seconds = max(_FILE_SECONDS, limit // _SLOWEST)
     end = time.monotonic() + seconds
     received = 0
-    opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
     try:
-        with opener.open(address, timeout=_SILENCE_SECONDS) as response:
+        with _asked(address) as response:
             length = response.length
             while piece := response.read1(PIECE):
                 received += len(piece)
@@ -104,6 +103,14 @@ def download(address: str, limit: int, owner: str) -> Iterator[bytes]:
         raise SourceError(f"cannot be reached for {name} ({reason})") from error
     if length is not None and received < length:
         raise SourceError(f"{name}: connection ended after {received:,} of {length:,} bytes")
+
+
+def _asked(address: str) -> http.client.HTTPResponse:
+    opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
+    try:
+        return opener.open(address, timeout=_SILENCE_SECONDS)
+    except ValueError as error:  # of this address, or of one that the server refers to
+        raise SourceError(f"it is no valid address ({error})") from error
 
 
 def _hurried(kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
