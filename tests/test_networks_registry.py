@@ -70,6 +70,10 @@ def test_released_names_mean_the_same_data_sets():
         ("umg", "segmentation", {"width": [6, 8, 8]}, "cannot be halved"),
         ("sg", "segmentation", {"width": 0}, "width: expected a whole number from 1"),
         ("sg", "segmentation", {"width": 2.5}, "width: expected"),
+        ("sg", "segmentation", {"width": 10**5 + 1}, "from 1 to 100000,"),
+        ("pmg", "segmentation", {"n_layer": 1001}, "from 1 to 1000,"),
+        ("pmg", "segmentation", {"blocks": 1001}, "from 0 to 1000,"),
+        ("sg", "segmentation", {"grids": 1001}, "grids: expected a whole number from 1 to 1000,"),
         ("pmg", "segmentation", {"initialisation": "best"}, "'unit', 'released'"),
         ("resnet", "cifar10", {"dropout": 1}, "expected one of False, True"),
         ("vgg", "cifar10", {"width": [4, 4]}, "list of 5 whole numbers"),
@@ -96,6 +100,12 @@ def test_none_means_the_default():
 
 def test_photographs_may_have_as_many_classes_as_their_files_can_tell_apart():
     assert check_options("r_mg", "imagenet", classes=2**16)[1] == np.iinfo(np.uint16).max + 1
+
+
+@pytest.mark.parametrize("network", ["sg", "r_sg"])
+def test_a_single_grid_may_be_as_wide_as_those_of_a_pyramid(network):
+    model = skeleton(network, "segmentation", width=1024)
+    assert model[0].stems[0].conv.out_channels == 1024
 
 
 @pytest.mark.parametrize(("network", "options"), SMALL.items())

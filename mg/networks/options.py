@@ -8,7 +8,7 @@ from mg.errors import UserError
 MOST_LAYERS, WIDEST = 1_000, 100_000  # more is a slip of the keyboard that would take for ever
 
 
-def whole_number(name: str, value: Any, minimum: int = 1, maximum: int = MOST_LAYERS) -> int:
+def whole_number(name: str, value: Any, *, minimum: int = 1, maximum: int) -> int:
     """`value` if it is an int of at least `minimum` and at most `maximum`.
 
     Raises:

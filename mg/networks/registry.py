@@ -91,12 +91,14 @@ NETWORKS: dict[str, dict[str, Network]] = {
 }
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "n_layer": options.whole_number,
-    "grids": options.whole_number,
+    "n_layer": lambda name, value: options.whole_number(name, value, maximum=options.MOST_LAYERS),
+    "grids": lambda name, value: options.whole_number(name, value, maximum=options.MOST_LAYERS),
     "classes": lambda name, value: options.whole_number(name, value, maximum=MOST_CLASSES),
     "shortcut": lambda name, value: options.choice(name, value, ("A", "B")),
     "dropout": lambda name, value: options.choice(name, value, (False, True)),
-    "blocks": lambda name, value: options.whole_number(name, value, 0),
+    "blocks": lambda name, value: options.whole_number(
+        name, value, minimum=0, maximum=options.MOST_LAYERS
+    ),
     "initialisation": lambda name, value: options.choice(name, value, SCHEMES),
 }
 

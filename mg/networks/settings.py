@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mg.errors import UserError
-from mg.networks.options import choice, nested_widths, whole_number, widths
+from mg.networks.options import WIDEST, choice, nested_widths, whole_number, widths
 
 
 class Settings(NamedTuple):
@@ -98,7 +98,7 @@ def single_grid(
             r_pmg), the number that comes closest to its parameters.
     """
     if isinstance(width, int):
-        width = whole_number("width", width)
+        width = whole_number("width", width, maximum=WIDEST)
         grids = 4 if grids is None else grids
     else:
         width = _of_grids(width, grids)
