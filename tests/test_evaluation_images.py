@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mg import networks
-from mg.data import cifar
+from mg.data.cifar_preparation import PREPARATIONS, Preparation
 from mg.errors import UserError
 from mg.evaluation.images import COLOURS, predict_images
 from mg.evaluation.predict import load_model
@@ -42,13 +42,13 @@ def image(path, size=(40, 30), seed=0):
     return path
 
 
-@pytest.mark.parametrize("kind", cifar.PREPARATIONS)
+@pytest.mark.parametrize("kind", PREPARATIONS)
 def test_a_classifier_names_the_classes_of_a_photograph(tmp_path, kind):
     if kind == "plain":
         scale, mean = torch.full((3, 1, 1), 4.0), torch.full((3, 1, 1), 0.5)
     else:
         scale, mean = torch.eye(3072), torch.zeros(3072)
-    preparation = cifar.Preparation(kind, mean, scale)
+    preparation = Preparation(kind, mean, scale)
     names = [f"kind {i}" for i in range(10)]
     state = preparation.state() | {"classes": names}
     model_path = save(tmp_path / "model.pt", "mg", "cifar10", {"width": NARROW}, state)

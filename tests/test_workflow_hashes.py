@@ -44,7 +44,8 @@ def test_what_decides_weights_and_measures_is_listed():
     builders = [f"networks/{family}.py" for family in FAMILIES]
     assert set(hashes.imported(["training/loop.py", *builders])) <= known
     assert set(hashes.imported(["evaluation/predict.py"])) <= known
-    others = {"networks/cifar.py", "data/cifar.py", "networks/imagenet.py"}
+    others = {"networks/cifar.py", "data/cifar.py", "data/cifar_preparation.py"}
+    others |= {"networks/imagenet.py"}
     assert not others & set(hashes.trained_by("mnist"))
     assert not others & {module for module, _ in hashes.built_by("mnist", "rotation", "pmg")}
 
@@ -209,6 +210,35 @@ def test_the_forward_pass_counts_for_maps_of_saliency(copy):
     before = hashes.code(hashes.mapped_by())
     copy("evaluation/predict.py", "def forward(", "@functools.cache\ndef forward(")
     assert hashes.code(hashes.mapped_by()) != before
+
+
+def images():
+    """Hashes of what is made of archives and folders of images."""
+    made = {family: hashes.code_of_images(family) for family in ("cifar", "imagenet")}
+    return made | {"digits": hashes.code_of_digit_archive()}
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "made", "trained"),
+    [
+        ("data/cifar.py", "could not be fetched; tried", "not fetched; tried", set(), set()),
+        ("data/cifar.py", "SIZE = 32", "SIZE = 33", {"cifar", "digits"}, set()),
+        ("data/cifar.py", "HELD_OUT = 10 ", "HELD_OUT = 5 ", {"cifar"}, set()),
+        ("data/cifar.py", "(SIZE - 28) // 2", "(SIZE - 28) // 3", {"digits"}, set()),
+        ("data/cifar_pickle.py", "GLOBAL REDUCE", "REDUCE", {"cifar"}, set()),
+        ("data/cifar_pickle.py", '"F" if fortran else "C"', '"C"', {"cifar"}, set()),
+        ("data/cifar_pickle.py", '(b"u")', '(b"v")', {"digits"}, set()),
+        ("data/cifar_preparation.py", "BORDER = 4", "BORDER = 3", set(), {"cifar"}),
+        ("data/download.py", "PIECE = 1 << 16", "PIECE = 1 << 17", set(), set()),
+    ],
+)
+def test_code_that_makes_images_counts_for_what_follows_from_it(
+    copy, module, old, new, made, trained
+):
+    before, weights = images(), trainings()
+    copy(module, old, new)
+    assert changed(before, images()) == made
+    assert {family for family, _ in changed(weights, trainings())} == trained
 
 
 def test_a_new_module_that_a_builder_imports_counts(copy):

@@ -30,6 +30,21 @@ def code_of_data(task: str) -> str:
     return _digest([code(["data/compiled.py"]), *parts.values()])
 
 
+def code_of_images(family: str) -> str:
+    """Hash of what decides a data set that is made of an archive or a folder of images."""
+    return _digest(_of_images(family, "prepare"))
+
+
+def code_of_digit_archive() -> str:
+    """Hash of what decides the archive that MNIST's digits are written as."""
+    return _digest(_of_images("cifar", "write_digits"))
+
+
+def _of_images(family: str, name: str) -> Iterable[str]:
+    """What a function of the family uses: code that brings an archive is not among it."""
+    return used_by(f"data/{family}.py", name, (), f"data/{family}").values()
+
+
 def code_of_training(family: str, task: str, network: str) -> str:
     """Hash of what decides the weights of a network (the package's name of it) for a task."""
     return _digest([code(trained_by(family)), *built_by(family, task, network).values()])
@@ -41,8 +56,11 @@ def trained_by(family: str) -> list[str]:
     Those of the measures are not among them: weights do not follow from them. (The progress in
     `history.csv` is measured by the code of its time.)
     """
-    images = [] if family == "mnist" else [f"data/{family}.py"]
-    images += ["data/vision.py"] if family == "imagenet" else []
+    images = {
+        "mnist": [],
+        "cifar": ["data/cifar_preparation.py"],
+        "imagenet": ["data/imagenet.py", "data/vision.py"],
+    }
     return [
         "networks/execution.py",
         "training/device.py",
@@ -52,7 +70,7 @@ def trained_by(family: str) -> list[str]:
         "training/recipe.py",
         "training/step.py",
         "training/team.py",
-        *images,
+        *images[family],
     ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mg import networks
 from mg.data import cifar, imagenet
+from mg.data.cifar_preparation import Preparation
 from mg.errors import UserError
 from mg.evaluation.predict import forward, load_model
 from mg.files import atomic_path
@@ -92,7 +93,7 @@ def _input(image: Image.Image, family: str, model: nn.Module, info: dict[str, An
         return imagenet.test_transform(_canvas(info))(image)[None]
     if family == "cifar":
         pixels = torch.from_numpy(np.array(_square(image, cifar.SIZE))).permute(2, 0, 1)[None]
-        preparation = cifar.Preparation.of(info["preparation"])
+        preparation = Preparation.of(info["preparation"])
         return preparation.crop(preparation.apply(pixels), cifar.SIZE)
     grey = _square(image.convert("L"), _canvas(info))
     return torch.from_numpy(np.array(grey, np.float32) / 255)[None, None]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mg import networks
-from mg.data import cifar, hdf5
+from mg.data import hdf5
+from mg.data.cifar_preparation import PREPARATIONS, Preparation, draw_balanced
 from mg.data.progress import say
 from mg.errors import UserError
 
@@ -186,7 +187,7 @@ class Images(DeviceFeed):
         y: Tensor,
         facts: list[dict[str, Any]],
         classes: list[str],
-        preparation: cifar.Preparation,
+        preparation: Preparation,
         size: int,
     ) -> None:
         super().__init__(x, y, facts)
@@ -214,9 +215,9 @@ class Images(DeviceFeed):
             raise UserError(f"{', '.join(map(str, paths))} hold different sizes or classes")
         images = np.concatenate([part.x for part in parts])
         if isinstance(preparation, str):
-            fitted = cifar.Preparation.fit(preparation, images).to(device)
+            fitted = Preparation.fit(preparation, images).to(device)
         else:
-            fitted = cifar.Preparation.of(preparation).to(device)
+            fitted = Preparation.of(preparation).to(device)
         x = torch.cat(
             [fitted.apply(part.to(device)) for part in torch.from_numpy(images).split(1000)]
         )
@@ -226,7 +227,7 @@ class Images(DeviceFeed):
         return cls(x, y.to(device), facts, classes, fitted, images.shape[-1])
 
     def draw(self, number: int, random: torch.Generator) -> Tensor:
-        return cifar.draw_balanced(self._labels, number, random)
+        return draw_balanced(self._labels, number, random)
 
     def draw_changes(self, number: int, random: torch.Generator) -> Tensor:
         return self._preparation.draw(number, self.shape[-1], random)
@@ -372,8 +373,8 @@ def for_training(
         return Clutter.load(dataset, paths, device)
     if family == "imagenet":
         return Photographs.load(dataset, paths, device, workers)
-    if preparation not in cifar.PREPARATIONS:
-        raise UserError(f"preparation is {preparation!r}; choose {' or '.join(cifar.PREPARATIONS)}")
+    if preparation not in PREPARATIONS:
+        raise UserError(f"preparation is {preparation!r}; choose {' or '.join(PREPARATIONS)}")
     return Images.load(dataset, paths, device, preparation)
 
 

@@ -84,7 +84,7 @@ def train(
         device: where to compute.
         threads: processor threads of all processes together; PyTorch's choice if None.
         label: what tables call the network, if not by its name.
-        preparation: of CIFAR's images: plain or whitened (see `mg.data.cifar`).
+        preparation: of CIFAR's images: plain or whitened (see `mg.data.cifar_preparation`).
         workers: processes that decode ImageNet's images ahead, of all that train together; 0 for
             none besides those.
         checkpoint_seconds: work that a killed training may lose.

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from processes import evaluate, run_mg, saliency, train
 
-from mg.data import cifar, hdf5, imagenet, mnist
+from mg.data import cifar, cifar_pickle, hdf5, imagenet, mnist
 from mg.data.download import SourceError
 from mg.errors import UserError
 from mg.evaluation.predict import check_fits
@@ -426,7 +426,7 @@ def test_any_tar_file_of_cifar(tmp_path, classified, what):
 pieces = st.sampled_from(
     [b"\x80\x02", b"}", b"]", b")", b"(", b"q\x00", b"h\x00", b"K\x07", b"U\x04data", b"s", b"u",
      b"e", b"a", b"t", b"\x85", b"\x86", b"\x87", b"R", b"b", b"N", b"\x88", b"0", b"2", b"."]
-    + [f"c{module}\n{name}\n".encode() for module, name in cifar._Unpickler._STAND_INS]
+    + [f"c{module}\n{name}\n".encode() for module, name in cifar_pickle._Unpickler._STAND_INS]
     + [b"cos\nsystem\n", b"r\xff\xff\xff\x7f", b"T\xff\xff\xff\x7f", b"\x8a\xff"]
 )  # fmt: skip
 
@@ -436,7 +436,7 @@ pieces = st.sampled_from(
 def test_any_pickle_of_cifar(parts):
     """Programs of the operations that these archives use, in any order, and a few others."""
     try:
-        value = cifar._unpickle(b"".join(parts) + b".", "batch")
+        value = cifar_pickle.loads(b"".join(parts) + b".", "batch")
         cifar._batch(value, cifar.ARCHIVES["cifar10"], "batch")
     except ValueError as error:  # its caller names the archive
         assert "\n" not in str(error)
@@ -446,5 +446,5 @@ def test_a_malicious_pickle_of_cifar_is_refused(tmp_path):
     for protocol in (0, 2, 4):
         content = pickle.dumps({b"data": Executed(tmp_path / "executed")}, protocol)
         with pytest.raises(ValueError, match="data_batch_1"):  # its caller names the archive
-            cifar._unpickle(content, "data_batch_1")
+            cifar_pickle.loads(content, "data_batch_1")
     assert not (tmp_path / "executed").exists()

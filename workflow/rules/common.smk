@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 import configuration  # beside the Snakefile, which makes it known
 from configuration import family
-from hashes import code, code_of_data, code_of_training, evaluated_by, mapped_by, shown_by
+from hashes import code, code_of_data, code_of_digit_archive, code_of_images, code_of_training
+from hashes import evaluated_by, mapped_by, shown_by
 from snakemake.settings.types import DeploymentMethod
 
 # The checkout that this file is of, also where it is a module of another workflow.

@@ -73,7 +73,7 @@ rule fetch_cifar:
         sources=cifar_sources,
         directory=subpath(output.record, parent=True),
         own=own_files("mnist") if DIGITS else None,
-        code=code(["data/cifar.py"]) if DIGITS else None,
+        code=code_of_digit_archive() if DIGITS else None,
     shell:
         "mg fetch --data {wildcards.task:q} --source {params.sources:q} --output {params.directory:q}"
         " --record {output.record:q} > {log:q} 2>&1"
@@ -102,7 +102,7 @@ rule prepare:
         own=lambda wildcards: own_files(family(wildcards.task)),
         number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
         crop=config["imagenet"]["crop"],
-        code=lambda wildcards: code([f"data/{family(wildcards.task)}.py"]),
+        code=lambda wildcards: code_of_images(family(wildcards.task)),
     shell:
         "mg prepare --task {wildcards.task:q} --split {wildcards.split:q} --source {params.source:q}"
         " {params.number:q} --crop {params.crop:q} --output {output:q} > {log:q} 2>&1"
