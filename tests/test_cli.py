@@ -26,8 +26,10 @@ def test_the_parser_loads_nothing_heavy():
     assert done.stdout.strip() == "light"
 
 
-@pytest.mark.parametrize("module", ["mg.configuration", "mg.data.mnist", "mg.data.cifar"])
-def test_checking_and_fetching_need_no_pytorch(module):
+@pytest.mark.parametrize(
+    "module", ["mg.configuration", "mg.data.mnist", "mg.data.cifar", "mg.data.imagenet"]
+)
+def test_checking_and_bringing_images_need_no_pytorch(module):
     script = f"import sys, {module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "False"

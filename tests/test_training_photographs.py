@@ -15,6 +15,7 @@ import torch
 from photographs import CLASSES, damage, write_photographs
 
 from mg.data import SPLITS, hdf5, imagenet
+from mg.data.imagenet_preparation import Photographs
 from mg.evaluation.predict import evaluate
 from mg.training import loop
 from mg.training.checkpoint import read_torch
@@ -134,7 +135,7 @@ def test_ten_crops_are_averaged(photographs, tmp_path):
     )
     model, _ = load_model(tmp_path / "model.pt")
     data = hdf5.load(photographs / "test.h5", layout=hdf5.FILES)
-    images = imagenet.Photographs(data, training=False, ten_crops=True)
+    images = Photographs(data, training=False, ten_crops=True)
     entropies = []
     for i in range(len(data.x)):
         crops, label, _ = images[i, None]

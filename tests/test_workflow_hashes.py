@@ -45,7 +45,7 @@ def test_what_decides_weights_and_measures_is_listed():
     assert set(hashes.imported(["training/loop.py", *builders])) <= known
     assert set(hashes.imported(["evaluation/predict.py"])) <= known
     others = {"networks/cifar.py", "data/cifar.py", "data/cifar_preparation.py"}
-    others |= {"networks/imagenet.py"}
+    others |= {"networks/imagenet.py", "data/imagenet_preparation.py"}
     assert not others & set(hashes.trained_by("mnist"))
     assert not others & {module for module, _ in hashes.built_by("mnist", "rotation", "pmg")}
 
@@ -229,6 +229,8 @@ def images():
         ("data/cifar_pickle.py", '"F" if fortran else "C"', '"C"', {"cifar"}, set()),
         ("data/cifar_pickle.py", '(b"u")', '(b"v")', {"digits"}, set()),
         ("data/cifar_preparation.py", "BORDER = 4", "BORDER = 3", set(), {"cifar"}),
+        ("data/imagenet.py", "HELD_OUT = 25 ", "HELD_OUT = 20 ", {"imagenet"}, set()),
+        ("data/imagenet_preparation.py", "_IN_A_ROW = 100", "_IN_A_ROW = 9", set(), {"imagenet"}),
         ("data/download.py", "PIECE = 1 << 16", "PIECE = 1 << 17", set(), set()),
     ],
 )

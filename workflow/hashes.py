@@ -1,8 +1,8 @@
 """Hashes of the code of `mg` that decides a result; a rule that has one as a parameter runs again
 when that code changes, and only then.
 
-Modules count whole, but of networks and of tasks what one of them uses: another one that is added
-leaves the results of the rest as they are.
+Modules count whole, but of networks, of tasks and of archives of images what one of them uses:
+another one that is added leaves the results of the rest as they are.
 """
 
 import ast
@@ -59,7 +59,7 @@ def trained_by(family: str) -> list[str]:
     images = {
         "mnist": [],
         "cifar": ["data/cifar_preparation.py"],
-        "imagenet": ["data/imagenet.py", "data/vision.py"],
+        "imagenet": ["data/imagenet_preparation.py", "data/vision.py"],
     }
     return [
         "networks/execution.py",

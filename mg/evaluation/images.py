@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mg import networks
-from mg.data import cifar, imagenet
+from mg.data import cifar
 from mg.data.cifar_preparation import Preparation
+from mg.data.imagenet_preparation import decode, test_transform
 from mg.errors import UserError
 from mg.evaluation.predict import forward, load_model
 from mg.files import atomic_path
@@ -62,7 +63,7 @@ def predict_images(
     pictures = [None] * len(image_paths)
     if spec.family == "mnist":
         pictures = _places(image_paths, Path(output))
-    images = [imagenet.decode(path) for path in image_paths]
+    images = [decode(path) for path in image_paths]
     results = []
     for path, picture, image in zip(image_paths, pictures, images, strict=True):
         x = _input(image, spec.family, model, info).to(device)
@@ -90,7 +91,7 @@ def _places(image_paths: Sequence[str | os.PathLike], output: Path) -> list[Path
 def _input(image: Image.Image, family: str, model: nn.Module, info: dict[str, Any]) -> Tensor:
     """A batch of one, as the network was fed in its test."""
     if family == "imagenet":
-        return imagenet.test_transform(_canvas(info))(image)[None]
+        return test_transform(_canvas(info))(image)[None]
     if family == "cifar":
         pixels = torch.from_numpy(np.array(_square(image, cifar.SIZE))).permute(2, 0, 1)[None]
         preparation = Preparation.of(info["preparation"])

@@ -289,26 +289,29 @@ class Photographs(Feed):
         return len(self.data.x)
 
     def batches(self, epoch: Epoch, first: int) -> Iterator[Iterator[Pair]]:
-        from mg.data import imagenet  # heavy, and other tasks do without
+        from mg.data import imagenet_preparation  # heavy, and other tasks do without
 
         random = epoch.random()
         numbers = epoch.share(torch.randint(len(self), (epoch.examples,), generator=random))
         seeds = epoch.share(torch.randint(2**62, (epoch.examples,), generator=random))
-        photographs = imagenet.Photographs(self.data, training=True)
+        photographs = imagenet_preparation.Photographs(self.data, training=True)
         parts = [drawn[first:].flatten(0, 1) for drawn in (numbers, seeds)]
         loaded = self._on_device(
-            photographs, imagenet.load(photographs, *parts, self.workers, self._pin)
+            photographs, imagenet_preparation.load(photographs, *parts, self.workers, self._pin)
         )
         for _ in range(first, epoch.iterations):
             yield (next(loaded) for _ in range(epoch.accumulate))
 
     def once(self, size: int) -> Iterator[Pair]:
-        from mg.data import imagenet
+        from mg.data import imagenet_preparation
 
-        photographs = imagenet.Photographs(self.data, training=False, ten_crops=self.ten_crops)
+        photographs = imagenet_preparation.Photographs(
+            self.data, training=False, ten_crops=self.ten_crops
+        )
         numbers = torch.arange(len(self)).split(size)
         yield from self._on_device(
-            photographs, imagenet.load(photographs, numbers, None, self.workers, self._pin)
+            photographs,
+            imagenet_preparation.load(photographs, numbers, None, self.workers, self._pin),
         )
 
     @property

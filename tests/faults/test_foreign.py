@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from processes import evaluate, run_mg, saliency, train
 
-from mg.data import cifar, cifar_pickle, hdf5, imagenet, mnist
+from mg.data import cifar, cifar_pickle, hdf5, imagenet_preparation, mnist
 from mg.data.download import SourceError
 from mg.errors import UserError
 from mg.evaluation.predict import check_fits
@@ -313,7 +313,7 @@ def test_any_image(tmp_path, kind, what, in_the_header):
         what = [(place % 60, byte) for place, byte in what]
     content = changed(sound, what)
     (tmp_path / "image").write_bytes(content)
-    image = refused_or_read(imagenet.decode, tmp_path / "image")
+    image = refused_or_read(imagenet_preparation.decode, tmp_path / "image")
     if content == sound:
         assert image.size == (40, 30)
     assert image is None or image.mode == "RGB" and image.width * image.height <= 2**26
@@ -323,7 +323,7 @@ def test_any_image(tmp_path, kind, what, in_the_header):
 @given(st.binary(max_size=200))
 def test_anything_else_as_an_image(tmp_path, content):
     (tmp_path / "image").write_bytes(content)
-    refused_or_read(imagenet.decode, tmp_path / "image")
+    refused_or_read(imagenet_preparation.decode, tmp_path / "image")
 
 
 @quick

@@ -115,7 +115,7 @@ def image_sheet(path: str | os.PathLike, prefix: str | os.PathLike, count: int =
     They are drawn as they lie in the file, before they are prepared for a network; photographs
     are cut to a square at the centre.
     """
-    from mg.data.imagenet import Photographs, decode  # PyTorch; other figures do without
+    from mg.data.imagenet_preparation import Photographs, decode  # PyTorch; others do without
 
     check_count(count)
     with hdf5.results(path, "a data set of images; make it again with `mg prepare`") as file:
