@@ -1,5 +1,6 @@
 """Building by name: options, errors, initialisation, gradients, export."""
 
+import inspect
 from math import sqrt
 
 import numpy as np
@@ -91,6 +92,24 @@ def test_mistakes_are_told_with_what_there_is(network, dataset, options, said):
     assert "\n" not in str(error.value)
 
 
+SETTINGS = {entry.settings for networks in NETWORKS.values() for entry in networks.values()}
+
+
+@pytest.mark.parametrize(
+    ("options_of", "option"),
+    [
+        (function, option)
+        for function in sorted(SETTINGS, key=lambda function: function.__name__)
+        for option in inspect.signature(function).parameters
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_every_option_is_checked_by_the_function_that_takes_it(options_of, option):
+    for value in (-1, 1.5, "many", {}):
+        with pytest.raises(UserError, match=f"^option {option}: expected "):
+            options_of(**{option: value})
+
+
 def test_none_means_the_default():
     nothing = dict.fromkeys(defaults("pmg", "rotation"))
     assert count(skeleton("pmg", "rotation", **nothing), (1, 64, 64)) == count(
@@ -99,7 +118,7 @@ def test_none_means_the_default():
 
 
 def test_photographs_may_have_as_many_classes_as_their_files_can_tell_apart():
-    assert check_options("r_mg", "imagenet", classes=2**16)[1] == np.iinfo(np.uint16).max + 1
+    assert check_options("r_mg", "imagenet", classes=2**16).classes == np.iinfo(np.uint16).max + 1
 
 
 @pytest.mark.parametrize("network", ["sg", "r_sg"])
@@ -172,7 +191,7 @@ def test_canvas_must_be_divisible():
 
 @pytest.mark.parametrize("network", SMALL)
 def test_the_smallest_canvas_that_passes_the_check_works(network):
-    size = check_options(network, "rotation", **SMALL[network])[0].size_multiple
+    size = check_options(network, "rotation", **SMALL[network]).settings.size_multiple
     check_canvas(network, "rotation", size, **SMALL[network])
     model = build(network, "rotation", **SMALL[network]).eval()
     assert model(torch.rand(1, 1, size, size)).shape == (1, 1, size, size)

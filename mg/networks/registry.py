@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mg.data import MOST_CLASSES
 from mg.errors import UserError
-from mg.networks import options, settings
+from mg.networks import settings
+from mg.networks.option_checks import choice, whole_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,18 +91,6 @@ NETWORKS: dict[str, dict[str, Network]] = {
     },
 }
 
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "n_layer": lambda name, value: options.whole_number(name, value, maximum=options.MOST_LAYERS),
-    "grids": lambda name, value: options.whole_number(name, value, maximum=options.MOST_LAYERS),
-    "classes": lambda name, value: options.whole_number(name, value, maximum=MOST_CLASSES),
-    "shortcut": lambda name, value: options.choice(name, value, ("A", "B")),
-    "dropout": lambda name, value: options.choice(name, value, (False, True)),
-    "blocks": lambda name, value: options.whole_number(
-        name, value, minimum=0, maximum=options.MOST_LAYERS
-    ),
-    "initialisation": lambda name, value: options.choice(name, value, SCHEMES),
-}
-
 
 def resolve_dataset(name: str) -> DatasetSpec:
     """The data set of that name, the authors' names (mnist-seg, ...) included.
@@ -141,8 +130,16 @@ def defaults(network: str, dataset: str) -> dict[str, Any]:
     return {**own, "initialisation": SCHEMES[0]}
 
 
-def check_options(network: str, dataset: str, **given: Any) -> tuple[settings.Settings, int, str]:
-    """What the builder of a network is called with, its number of classes, its initialisation.
+class Options(NamedTuple):
+    """What the options of a network come to: its settings, and what every network has."""
+
+    settings: settings.Settings
+    classes: int
+    initialisation: str
+
+
+def check_options(network: str, dataset: str, **given: Any) -> Options:
+    """The options of a network, checked.
 
     Args:
         given: options; None stands for the default.
@@ -158,10 +155,14 @@ def check_options(network: str, dataset: str, **given: Any) -> tuple[settings.Se
                 f"there are {', '.join(chosen)}"
             )
         if value is not None:
-            chosen[name] = _CHECKS[name](name, value) if name in _CHECKS else value
+            chosen[name] = value
     classes = chosen.pop("classes", resolve_dataset(dataset).classes)
     scheme = chosen.pop("initialisation")
-    return resolve_network(network, dataset).settings(**chosen), classes, scheme
+    return Options(
+        resolve_network(network, dataset).settings(**chosen),
+        whole_number("classes", classes, maximum=MOST_CLASSES),
+        choice("initialisation", scheme, SCHEMES),
+    )
 
 
 def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
@@ -172,7 +173,7 @@ def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
             because its classifier is made for one size; the message names the sizes that fit.
     """
     spec = resolve_dataset(dataset)
-    multiple = check_options(network, dataset, **options)[0].size_multiple
+    multiple = check_options(network, dataset, **options).settings.size_multiple
     if spec.family != "mnist":
         if spec.family == "imagenet" and size >= 32 and size % 32 == 0:
             return  # its classifier averages over whatever the five halvings leave
@@ -231,7 +232,7 @@ def build(network: str, dataset: str, **options: Any) -> "nn.Module":
 
     model = skeleton(network, dataset, **options)
     model.to_empty(device=torch.get_default_device())
-    scheme = check_options(network, dataset, **options)[2]
+    scheme = check_options(network, dataset, **options).initialisation
     initialise(model, scheme, resolve_network(network, dataset).residual)
     return model
 
@@ -242,10 +243,10 @@ def skeleton(network: str, dataset: str, **options: Any) -> "nn.Module":
     Raises:
         UserError: an unknown network, data set or option, or a value that does not fit.
     """
-    checked, classes, _ = check_options(network, dataset, **options)
+    checked = check_options(network, dataset, **options)
     spec = resolve_dataset(dataset)
     import torch
 
     builder = getattr(import_module(f"mg.networks.{spec.family}"), network)
     with torch.device("meta"):
-        return builder(spec.channels, classes, **checked.arguments)
+        return builder(spec.channels, checked.classes, **checked.settings.arguments)

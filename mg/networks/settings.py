@@ -1,15 +1,22 @@
 """The options of every network, checked, and the paper's where left out.
 
-A function takes the options of a network, or of two, and gives what their builders in `mnist.py`,
-`cifar.py` or `imagenet.py` are called with. Nothing here loads PyTorch: a configuration is checked
-without building.
+A function takes the options of a network, or of two, checks each and gives what their builders in
+`mnist.py`, `cifar.py` or `imagenet.py` are called with. Nothing here loads PyTorch: a configuration
+is checked without building.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mg.errors import UserError
-from mg.networks.options import WIDEST, choice, nested_widths, whole_number, widths
+from mg.networks.option_checks import (
+    WIDEST,
+    choice,
+    how_many,
+    nested_widths,
+    whole_number,
+    widths,
+)
 
 
 class Settings(NamedTuple):
@@ -24,7 +31,7 @@ class Settings(NamedTuple):
 
 def _levels(levels: list[list[int]], n_layer: int) -> Settings:
     multiple = 2 ** max(d + len(level) - 1 for d, level in enumerate(levels))
-    return Settings({"levels": levels, "n_layer": n_layer}, multiple)
+    return Settings({"levels": levels, "n_layer": how_many("n_layer", n_layer)}, multiple)
 
 
 def unet(*, n_layer: int = 1, width: Sequence[int] = (64, 128, 256, 512)) -> Settings:
@@ -42,7 +49,7 @@ def umg(
         width: of each level's finest grid; coarser grids halve it.
         grids: of a level, fewer where the levels below it run out.
     """
-    width = widths(width, minimum=2)
+    width, grids = widths(width, minimum=2), how_many("grids", grids)
     n_grids = [min(grids, len(width) - d) for d in range(len(width))]
     if any(w % 2 ** (n - 1) for w, n in zip(width, n_grids, strict=True)):
         raise UserError(
@@ -67,11 +74,20 @@ def progressive(
         grids: their number, at least 2; default 4.
         blocks: full-pyramid blocks after the progressive start.
     """
-    arguments = {"widths": _of_grids(width, grids), "n_layer": n_layer, "blocks": blocks}
-    return Settings(arguments, 2 ** (len(arguments["widths"]) - 1))
+    width = _of_grids(width, grids)
+    return Settings({"widths": width, **_units(n_layer, blocks)}, 2 ** (len(width) - 1))
+
+
+def _units(n_layer: int, blocks: int) -> dict[str, int]:
+    return {
+        "n_layer": how_many("n_layer", n_layer),
+        "blocks": how_many("blocks", blocks, minimum=0),
+    }
 
 
 def _of_grids(width: Sequence[int] | None, grids: int | None) -> list[int]:
+    if grids is not None:
+        how_many("grids", grids)
     if width is None:
         width = [64, 32, 16, 8][:grids]
     width = widths(width, minimum=2)
@@ -99,11 +115,11 @@ def single_grid(
     """
     if isinstance(width, int):
         width = whole_number("width", width, maximum=WIDEST)
-        grids = 4 if grids is None else grids
+        grids = 4 if grids is None else how_many("grids", grids)
     else:
         width = _of_grids(width, grids)
         grids = len(width)
-    return Settings({"width": width, "grids": grids, "n_layer": n_layer, "blocks": blocks})
+    return Settings({"width": width, "grids": grids, **_units(n_layer, blocks)})
 
 
 # ------------------------------------------------------------------------ classifiers, 32x32
@@ -118,7 +134,11 @@ R_MG_RELEASED = [[40, 20, 10], [80, 40, 20], [160, 80, 40], [320, 160, 80], [320
 
 def vgg(*, n_layer: int = 1, width: Sequence[int] = VGG) -> Settings:
     """VGG-like. `n_layer`: convolutions per block; `width`: of each of the five blocks."""
-    return Settings({"widths": [[w] for w in widths(width, length=5)], "n_layer": n_layer})
+    return _blocks([[w] for w in widths(width, length=5)], n_layer)
+
+
+def _blocks(widths: list[list[int]], n_layer: int) -> Settings:
+    return Settings({"widths": widths, "n_layer": how_many("n_layer", n_layer)})
 
 
 def resnet(*, n_layer: int = 1, width: Sequence[int] = RESNET, dropout: bool = False) -> Settings:
@@ -130,6 +150,7 @@ def resnet(*, n_layer: int = 1, width: Sequence[int] = RESNET, dropout: bool = F
         dropout: with probability 0, 0.1, 0.2, 0.3, 0.4 in the five blocks, before each
             convolution of a residual block.
     """
+    dropout = choice("dropout", dropout, (False, True))
     return Settings({**vgg(n_layer=n_layer, width=width).arguments, "dropout": dropout})
 
 
@@ -141,12 +162,12 @@ def mg(*, n_layer: int = 1, width: str | Sequence[Sequence[int]] = "published") 
         width: of each grid in each block; "published" for those of the paper's table,
             "released" for those in the authors' files.
     """
-    return Settings({"widths": _named_widths(width, MG_RELEASED), "n_layer": n_layer})
+    return _blocks(_named_widths(width, MG_RELEASED), n_layer)
 
 
 def r_mg(*, n_layer: int = 1, width: str | Sequence[Sequence[int]] = "published") -> Settings:
     """R-MG: multigrid ResNet; options as for `mg`."""
-    return Settings({"widths": _named_widths(width, R_MG_RELEASED), "n_layer": n_layer})
+    return _blocks(_named_widths(width, R_MG_RELEASED), n_layer)
 
 
 def _named_widths(
@@ -165,7 +186,7 @@ def progressive_classifier(
     """pmg and r_pmg. `n_layer`: units per block, and per step of the progressive start; `width`:
     of each grid in each block.
     """
-    return Settings({"widths": nested_widths(width, PUBLISHED), "n_layer": n_layer})
+    return _blocks(nested_widths(width, PUBLISHED), n_layer)
 
 
 # ------------------------------------------------------------------------ classifiers, 224x224
@@ -187,9 +208,23 @@ def r_mg_34(
         width: of each grid in each block.
         shortcut: "A", zero channels appended, or "B", 1x1 convolution, where the width grows.
     """
-    n_units = R_MG_UNITS[choice("depth", depth, tuple(R_MG_UNITS))]
-    widths = nested_widths(width, R_MG)
-    return Settings({"n_units": n_units, "widths": widths, "shortcut": shortcut})
+    return _residual(depth, R_MG_UNITS, width, R_MG, shortcut)
+
+
+def _residual(
+    depth: int,
+    units: dict[int, list[int]],
+    width: Sequence[Sequence[int]],
+    like: list[list[int]],
+    shortcut: str,
+) -> Settings:
+    return Settings(
+        {
+            "n_units": units[choice("depth", depth, tuple(units))],
+            "widths": nested_widths(width, like),
+            "shortcut": choice("shortcut", shortcut, ("A", "B")),
+        }
+    )
 
 
 def r_pmg_seg(
@@ -203,6 +238,4 @@ def r_pmg_seg(
             progressive start, all active grids take the width of the finest one among them.
         shortcut: "A", zero channels appended, or "B", 1x1 convolution, where the width grows.
     """
-    n_units = R_PMG_SEG_UNITS[choice("depth", depth, tuple(R_PMG_SEG_UNITS))]
-    widths = nested_widths(width, R_PMG_SEG)
-    return Settings({"n_units": n_units, "widths": widths, "shortcut": shortcut})
+    return _residual(depth, R_PMG_SEG_UNITS, width, R_PMG_SEG, shortcut)

@@ -21,6 +21,15 @@ def whole_number(name: str, value: Any, *, minimum: int = 1, maximum: int) -> in
     )
 
 
+def how_many(name: str, value: Any, minimum: int = 1) -> int:
+    """`value` if it is a number of layers, grids or blocks, from `minimum` to `MOST_LAYERS`.
+
+    Raises:
+        UserError: otherwise.
+    """
+    return whole_number(name, value, minimum=minimum, maximum=MOST_LAYERS)
+
+
 def widths(
     value: Any, name: str = "width", *, minimum: int = 1, length: int | None = None
 ) -> list[int]:
