@@ -126,10 +126,10 @@ def single_grid(
 
 VGG = [102, 204, 408, 816, 816]
 RESNET = [64, 128, 256, 512, 512]
-PUBLISHED = [[64, 32, 16], [128, 64, 32], [256, 128, 64], [512, 256, 128], [512, 384]]
+PUBLISHED_WIDTHS = [[64, 32, 16], [128, 64, 32], [256, 128, 64], [512, 256, 128], [512, 384]]
 # The files that the authors released for mg and r_mg carry narrower widths than their table.
-MG_RELEASED = [[40, 40, 40], [80, 40, 40], [160, 80, 40], [320, 160, 80], [320, 240]]
-R_MG_RELEASED = [[40, 20, 10], [80, 40, 20], [160, 80, 40], [320, 160, 80], [320, 240]]
+MG_RELEASED_WIDTHS = [[40, 40, 40], [80, 40, 40], [160, 80, 40], [320, 160, 80], [320, 240]]
+R_MG_RELEASED_WIDTHS = [[40, 20, 10], [80, 40, 20], [160, 80, 40], [320, 160, 80], [320, 240]]
 
 
 def vgg(*, n_layer: int = 1, width: Sequence[int] = VGG) -> Settings:
@@ -162,31 +162,31 @@ def mg(*, n_layer: int = 1, width: str | Sequence[Sequence[int]] = "published") 
         width: of each grid in each block; "published" for those of the paper's table,
             "released" for those in the authors' files.
     """
-    return _blocks(_named_widths(width, MG_RELEASED), n_layer)
+    return _blocks(_named_widths(width, MG_RELEASED_WIDTHS), n_layer)
 
 
 def r_mg(*, n_layer: int = 1, width: str | Sequence[Sequence[int]] = "published") -> Settings:
     """R-MG: multigrid ResNet; options as for `mg`."""
-    return _blocks(_named_widths(width, R_MG_RELEASED), n_layer)
+    return _blocks(_named_widths(width, R_MG_RELEASED_WIDTHS), n_layer)
 
 
 def _named_widths(
     width: str | Sequence[Sequence[int]], released: list[list[int]]
 ) -> list[list[int]]:
     if isinstance(width, str):
-        return {"published": PUBLISHED, "released": released}[
+        return {"published": PUBLISHED_WIDTHS, "released": released}[
             choice("width", width, ("published", "released"))
         ]
-    return nested_widths(width, PUBLISHED)
+    return nested_widths(width, PUBLISHED_WIDTHS)
 
 
 def progressive_classifier(
-    *, n_layer: int = 1, width: Sequence[Sequence[int]] = PUBLISHED
+    *, n_layer: int = 1, width: Sequence[Sequence[int]] = PUBLISHED_WIDTHS
 ) -> Settings:
     """pmg and r_pmg. `n_layer`: units per block, and per step of the progressive start; `width`:
     of each grid in each block.
     """
-    return _blocks(nested_widths(width, PUBLISHED), n_layer)
+    return _blocks(nested_widths(width, PUBLISHED_WIDTHS), n_layer)
 
 
 # ------------------------------------------------------------------------ classifiers, 224x224

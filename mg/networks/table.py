@@ -120,7 +120,7 @@ def _percent(ours: int | None, printed: float | None) -> float | None:
 
 def multiply_adds_512_256(network: str, options: dict[str, Any]) -> int:
     """What the authors' FLOPs count: a narrower last block, no convolution in its shortcut."""
-    width = [*settings.PUBLISHED[:-1], [512, 256]]
+    width = [*settings.PUBLISHED_WIDTHS[:-1], [512, 256]]
     found = layers(skeleton(network, "cifar100", **options, width=width), (3, 32, 32))
     return sum(layer.multiply_adds for layer in found if ".shortcuts." not in layer.name)
 
