@@ -1,5 +1,6 @@
 """The data set's file: what goes in comes out, others can read it, and damage is found."""
 
+import re
 import subprocess
 import sys
 import time
@@ -174,6 +175,17 @@ def test_a_sound_file_of_another_layout_is_not_to_be_deleted(tmp_path):
     with pytest.raises(UserError) as caught:
         hdf5.load(path)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_than_red_green_and_blue_are_refused(tmp_path, channels):
+    """They are sound, and not to be deleted."""
+    path = tmp_path / "grey.h5"
+    part = np.zeros((3, channels, 32, 32), np.uint8), np.zeros(3, np.uint16)
+    hdf5.write(path, [part], ATTRIBUTES, layout=hdf5.IMAGES)
+    said = f"{path} has images of {channels} channels; they must have 3, red, green and blue"
+    with pytest.raises(UserError, match=f"^{re.escape(said)}, write it again with such$"):
+        hdf5.load(path, layout=hdf5.IMAGES)
 
 
 def test_a_file_that_is_none_of_ours_is_not_to_be_deleted(tmp_path):

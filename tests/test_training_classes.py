@@ -164,6 +164,47 @@ def test_settings_that_do_not_fit_are_named(digits, tmp_path, changes, message):
     WIDTHS.pop("unet", None)
 
 
+@pytest.fixture
+def shown(digits, tmp_path):
+    """Writes the validation set as somebody else has it: classes, order, size or colour."""
+    from mg.data import hdf5
+
+    def write(change):
+        data = hdf5.load(digits / "valid.h5", layout=hdf5.IMAGES)
+        x, y, classes = change(data.x, data.y, data.attributes["classes"])
+        attributes = {**data.attributes, "classes": classes}
+        hdf5.write(tmp_path / "other.h5", [(x, y)], attributes, layout=hdf5.IMAGES)
+        return tmp_path / "other.h5"
+
+    return write
+
+
+UNLIKE = {
+    "fewer classes": (lambda x, y, names: (x, y % 2, names[:2]), "2 classes, the training"),
+    "more classes": (lambda x, y, names: (x, y, [*names, "none"]), "11 classes, the training"),
+    "another order": (lambda x, y, names: (x, y, names[::-1]), "number 0 is 'digit 9'"),
+    "smaller": (lambda x, y, names: (x[:, :, 2:30, 2:30], y, names), "28 x 28 pixels"),
+    "grey": (lambda x, y, names: (x[:, :1], y, names), "images of 1 channels"),
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_what_could_not_be_measured_is_neither_trained_nor_evaluated(digits, tmp_path, shown, kind):
+    """Nothing is trained before a validation set that does not fit is found."""
+    change, said = UNLIKE[kind]
+    other, lines = shown(change), []
+    recipe = Recipe(epochs=1, iterations=1, batch=8)
+    with pytest.raises(UserError) as caught:
+        train(digits, tmp_path / "a", recipe=recipe, valid_file=other, log=lines.append)
+    assert said in str(caught.value) and str(caught.value).startswith(str(other))
+    assert lines == [] and not (tmp_path / "a").exists()
+
+    train(digits, tmp_path / "b", recipe=recipe, valid_file=None)
+    with pytest.raises(UserError) as again:
+        evaluate(tmp_path / "b/model.pt", other, metrics_path=tmp_path / "metrics.json")
+    assert str(again.value) == str(caught.value)
+
+
 def test_pixels_are_no_classes(digits, tiny, tmp_path):
     with pytest.raises(UserError, match="needed are images and their classes"):
         loop.train(

@@ -98,3 +98,73 @@ def test_progress_is_measured_on_the_canvas_that_is_trained_on(tmp_path):
     other = write(tmp_path / "b.h5", "rotation", canvas=30)
     with pytest.raises(UserError, match="b.h5 has a canvas of 30 pixels, the training .* 16"):
         for_testing("rotation", other, cpu, prepared)
+
+
+CLASSES = [f"class {i}" for i in range(10)]
+
+
+def of_classes(path, task, classes=CLASSES, canvas=32, side=32):
+    """Two examples of each class, of images or of lists of their files."""
+    attributes = {"task": task, "split": "valid", "canvas": canvas, "classes": list(classes)}
+    y = np.arange(2 * len(classes)).astype(np.uint16) % len(classes)
+    if task == "imagenet":
+        x = np.full((len(y), 5), ord("a"), np.uint8)
+        hdf5.write(path, [(x, y)], attributes | {"directory": "/none"}, layout=hdf5.FILES)
+    else:
+        x = np.random.default_rng(0).integers(0, 256, (len(y), 3, side, side), np.uint8)
+        hdf5.write(path, [(x, y)], attributes, layout=hdf5.IMAGES)
+    return path
+
+
+@pytest.mark.parametrize("task", ["cifar10", "imagenet"])
+@pytest.mark.parametrize(
+    "classes, said",
+    [
+        (CLASSES[:2], "has 2 classes, the training examples 10"),
+        ([*CLASSES, "more"], "has 11 classes, the training examples 10"),
+        (CLASSES[::-1], "number 0 is 'class 9', theirs 'class 0'"),
+        ([*CLASSES[:9], "a\nb"], r"number 9 is 'a\nb', theirs 'class 9'"),
+    ],
+)
+def test_examples_of_other_classes_are_no_test(tmp_path, task, classes, said):
+    """Of as many, too: an index would stand for another class."""
+    cpu = torch.device("cpu")
+    prepared = for_training(task, [of_classes(tmp_path / "a.h5", task)], cpu, "plain").preparation()
+    assert len(for_testing(task, tmp_path / "a.h5", cpu, prepared)) == 20
+    other = of_classes(tmp_path / "b.h5", task, classes)
+    with pytest.raises(UserError) as caught:
+        for_testing(task, other, cpu, prepared)
+    assert str(caught.value).startswith(f"{other} has ") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_photographs_of_another_crop_are_no_test(tmp_path):
+    cpu = torch.device("cpu")
+    path = of_classes(tmp_path / "a.h5", "imagenet")
+    prepared = for_training("imagenet", [path], cpu).preparation()
+    other = of_classes(tmp_path / "b.h5", "imagenet", canvas=64)
+    with pytest.raises(UserError, match="b.h5 has a canvas of 64 pixels, the training .* 32"):
+        for_testing("imagenet", other, cpu, prepared)
+
+
+@pytest.mark.parametrize("kind", ["plain", "whitened"])
+def test_images_of_another_size_than_the_data_sets_are_refused(tmp_path, kind):
+    cpu = torch.device("cpu")
+    path = of_classes(tmp_path / "a.h5", "cifar10")
+    prepared = for_training("cifar10", [path], cpu, kind).preparation()
+    small = of_classes(tmp_path / "b.h5", "cifar10", side=28)
+    said = f"{small} has images of 28 x 28 pixels; cifar10 needs 32 x 32"
+    for attempt in (
+        lambda: for_training("cifar10", [small], cpu, kind),
+        lambda: for_testing("cifar10", small, cpu, prepared),
+    ):
+        with pytest.raises(UserError) as caught:
+            attempt()
+        assert str(caught.value) == said
+
+
+def test_a_preparation_of_another_size_is_none(tmp_path):
+    path, values = of_classes(tmp_path / "a.h5", "cifar10"), 3 * 28**2
+    of_28 = {"kind": "whitened", "mean": torch.zeros(values), "scale": torch.eye(values)}
+    with pytest.raises(UserError, match="does not say how its images are prepared"):
+        for_testing("cifar10", path, torch.device("cpu"), of_28 | {"classes": CLASSES})

@@ -91,11 +91,12 @@ class Preparation:
         """The preparation with this `state`.
 
         Raises:
-            UserError: it is none.
+            UserError: it is none, or one of images of another size.
         """
         kind, mean, scale = (state.get(name) for name in ("kind", "mean", "scale"))
         if kind in PREPARATIONS and isinstance(mean, Tensor) and isinstance(scale, Tensor):
-            shapes = {"plain": ((3, 1, 1),) * 2, "whitened": (mean.shape[:1], mean.shape * 2)}
+            values = 3 * SIZE**2
+            shapes = {"plain": ((3, 1, 1),) * 2, "whitened": ((values,), (values, values))}
             if (mean.shape, scale.shape) == shapes[kind]:
                 return cls(kind, mean, scale)
         raise UserError("the model does not say how its images are prepared; train it again")

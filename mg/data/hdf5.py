@@ -295,7 +295,7 @@ def load(
     Raises:
         UserError: the file is missing, truncated, altered, no data set of this layout, or holds
             images and maps of other values than those of `PIXELS` or of another canvas than it
-            says.
+            says, or images of other channels than those of `IMAGES`.
     """
     with _opened(path, layout) as file:
         arrays = {}
@@ -412,6 +412,11 @@ def _check(file: h5py.File, size: int, layout: Layout) -> None:
     alike = layout is not PIXELS or file["x"].shape[2:] == file["y"].shape[2:]
     if len(file["x"]) != len(file["y"]) or not alike:
         raise ValueError(f"x {file['x'].shape} and y {file['y'].shape} do not belong together")
+    if layout is IMAGES and (channels := file["x"].shape[1]) != 3:
+        raise UserError(
+            f"{file.filename} has images of {channels} channels; they must have 3, red, green and "
+            "blue, write it again with such"
+        )
 
 
 def _read(data: h5py.Dataset, length: int) -> np.ndarray:

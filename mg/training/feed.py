@@ -211,8 +211,16 @@ class Images(DeviceFeed):
             UserError: a file is none of this data set, or they do not belong together.
         """
         parts = _read(dataset, paths, hdf5.IMAGES)
-        if len({(part.x.shape[1:], *part.attributes["classes"]) for part in parts}) > 1:
-            raise UserError(f"{', '.join(map(str, paths))} hold different sizes or classes")
+        size = networks.resolve_dataset(dataset).size
+        for path, part in zip(paths, parts, strict=True):
+            height, width = part.x.shape[2:]
+            if (height, width) != (size, size):  # no preparation or network takes others
+                raise UserError(
+                    f"{path} has images of {height} x {width} pixels; {dataset} needs "
+                    f"{size} x {size}"
+                )
+        if len({tuple(part.attributes["classes"]) for part in parts}) > 1:
+            raise UserError(f"{', '.join(map(str, paths))} hold different classes")
         images = np.concatenate([part.x for part in parts])
         if isinstance(preparation, str):
             fitted = Preparation.fit(preparation, images).to(device)
@@ -224,7 +232,7 @@ class Images(DeviceFeed):
         y = torch.from_numpy(np.concatenate([part.y for part in parts]).astype(np.int64))
         facts = [_facts(part, IMAGE_FACTS) | {"preparation": fitted.kind} for part in parts]
         classes = parts[0].attributes["classes"]
-        return cls(x, y.to(device), facts, classes, fitted, images.shape[-1])
+        return cls(x, y.to(device), facts, classes, fitted, size)
 
     def draw(self, number: int, random: torch.Generator) -> Tensor:
         return draw_balanced(self._labels, number, random)
@@ -396,18 +404,42 @@ def for_testing(
         ten_crops: give ten crops of each of ImageNet's images, (B, 10, 3, H, W).
 
     Raises:
-        UserError: the file is not of this data set, or damaged, or its digits are on another
-            canvas than those that were trained on.
+        UserError: the file is not of this data set, or damaged, or has other classes or another
+            canvas than the examples that were trained on.
     """
     family = networks.resolve_dataset(dataset).family
     if family == "imagenet":
-        return Photographs.load(dataset, [path], device, workers, ten_crops)
-    if family == "cifar":
-        return Images.load(dataset, [path], device, preparation)
-    feed = Clutter.load(dataset, [path], device)
-    if feed.preparation() != preparation:
-        raise UserError(
-            f"{path} has a canvas of {feed.shape[-1]} pixels, the training examples one of "
-            f"{preparation['canvas']}; validate on their canvas"
-        )
+        feed = Photographs.load(dataset, [path], device, workers, ten_crops)
+    elif family == "cifar":
+        feed = Images.load(dataset, [path], device, preparation)
+    else:
+        feed = Clutter.load(dataset, [path], device)
+    _check_alike(path, feed.preparation(), preparation)
     return feed
+
+
+def _check_alike(path: Path, tested: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Refuse examples in `path` whose numbers would not be of what was trained.
+
+    Args:
+        tested, trained: what the feeds of both say of their preparation. That of images has no
+            canvas: their data set knows one.
+    """
+    here, there = (
+        names if isinstance(names := of.get("classes"), list) else [] for of in (tested, trained)
+    )
+    if len(here) != len(there):
+        raise UserError(
+            f"{path} has {len(here)} classes, the training examples {len(there)}; test on theirs"
+        )
+    for number, (name, other) in enumerate(zip(here, there, strict=True)):
+        if name != other:
+            raise UserError(
+                f"{path} has other classes than the training examples: number {number} is "
+                f"{name!r:.60}, theirs {other!r:.60}; test on theirs"
+            )
+    if tested.get("canvas") != trained.get("canvas"):
+        raise UserError(
+            f"{path} has a canvas of {tested.get('canvas')} pixels, the training examples one of "
+            f"{trained.get('canvas')}; test on theirs"
+        )
