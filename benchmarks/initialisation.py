@@ -33,6 +33,7 @@ from mg.data.clutter import Settings, generate_file
 from mg.networks.registry import SCHEMES
 from mg.training.loop import train
 from mg.training.recipe import Recipe
+from mg.training.training import Training
 
 NETWORKS = {"unet": [24, 48, 96], "pmg": [16, 8, 8]}
 # The recipe of the default configuration, translation cut short.
@@ -64,19 +65,17 @@ def main() -> None:
             last = []
             for seed in range(arguments.seeds):
                 output = folder / f"{network}-{task}-{scheme}-{seed}"
-                train(
+                training = Training(
                     network,
                     task,
                     {"width": NETWORKS[network], "initialisation": scheme},
                     RECIPE,
                     seed,
                     [folder / f"{task}-train.h5"],
-                    folder / f"{task}-valid.h5",
                     output,
-                    torch.device("cpu"),
-                    threads=1,
-                    log=lambda line: None,
+                    folder / f"{task}-valid.h5",
                 )
+                train(training, torch.device("cpu"), threads=1, log=lambda line: None)
                 with open(output / "history.csv", newline="") as file:
                     last.append(list(csv.DictReader(file))[-1])
             loss = [float(row["valid_loss"]) for row in last]

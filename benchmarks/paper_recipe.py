@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 
 from mg.errors import UserError  # noqa: E402
-from mg.training.loop import Interrupted, is_finished, train  # noqa: E402
+from mg.training.loop import Interrupted, train  # noqa: E402
 from mg.training.recipe import Recipe  # noqa: E402
+from mg.training.training import Training  # noqa: E402
 
 PAPER = Recipe(batch=16, precision="auto")
 STEPS, EXPONENTIAL = (replace(PAPER, schedule=schedule) for schedule in ("steps", "exponential"))
@@ -95,11 +96,20 @@ def main() -> None:
         changed, network, recipe, options = CASES[name]
         recipe = replace(recipe, **length)
         history = arguments.output / name / "history.csv"
-        training = (network, arguments.task, OPTIONS[network] | options, recipe, 0)
-        if not is_finished(*training, [arguments.train], history.parent):
+        training = Training(
+            network,
+            arguments.task,
+            OPTIONS[network] | options,
+            recipe,
+            0,
+            [arguments.train],
+            history.parent,
+            arguments.valid,
+        )
+        if not training.is_finished():
             train(
-                *training,
-                *([arguments.train], arguments.valid, history.parent, torch.device("cpu")),
+                training,
+                torch.device("cpu"),
                 threads=1,
                 log=lambda line: print(line, file=sys.stderr),
             )

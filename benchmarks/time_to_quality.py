@@ -26,8 +26,9 @@ import torch  # noqa: E402
 from mg.errors import UserError  # noqa: E402
 from mg.files import read_json  # noqa: E402
 from mg.training.device import choose_device  # noqa: E402
-from mg.training.loop import Interrupted, is_finished, train  # noqa: E402
+from mg.training.loop import Interrupted, train  # noqa: E402
 from mg.training.recipe import Recipe  # noqa: E402
+from mg.training.training import Training  # noqa: E402
 
 PAPER = Recipe()
 FAST = Recipe(  # rate and decay: among the best of nine at an eighth of the images, on validation
@@ -42,13 +43,19 @@ def quality(
     reached, seconds = [], []
     for seed in range(settings.seeds):
         output = settings.output / name / f"seed{seed}"
-        training = (settings.network, settings.task, settings.options, recipe, seed)
-        if not is_finished(*training, [settings.train], output):
+        training = Training(
+            settings.network,
+            settings.task,
+            settings.options,
+            recipe,
+            seed,
+            [settings.train],
+            output,
+            settings.valid,
+        )
+        if not training.is_finished():
             train(
-                *training,
-                [settings.train],
-                settings.valid,
-                output,
+                training,
                 device,
                 threads=settings.threads,
                 execution="graph" if device.type == "cuda" else "eager",  # of all: seconds compare

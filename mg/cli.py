@@ -281,9 +281,10 @@ def _train(commands) -> None:
     def run(settings) -> None:
         from mg.training.checkpoint import sole_training
         from mg.training.device import choose_device
-        from mg.training.loop import Interrupted, is_finished, train
+        from mg.training.loop import Interrupted, train
         from mg.training.recipe import Recipe
         from mg.training.team import join_team, launch, launched
+        from mg.training.training import Training
 
         if settings.processes != 1 and settings.device.startswith("cuda:"):
             raise UserError(
@@ -293,29 +294,30 @@ def _train(commands) -> None:
         if settings.processes != 1 and not launched():
             sys.exit(launch(settings.processes, settings.arguments))
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
+        training = Training(
+            settings.network,
+            settings.task,
+            settings.options,
+            recipe,
+            settings.seed,
+            settings.train,
+            settings.output,
+            valid_file=settings.valid,
+            preparation=settings.preparation,
+            label=settings.label,
+        )
         device = choose_device(settings.device)
         try:
             with sole_training(settings.output, say) as waited, join_team(device) as team:
-                training = (settings.network, settings.task, settings.options, recipe)
-                files = settings.train
                 waited = any(team.gather(waited))
-                if waited and is_finished(*training, settings.seed, files, settings.output):
+                if waited and training.is_finished(team.world):
                     if team.first:
                         say("the training that was waited for was this one; its results stand")
                     return
                 train(
-                    settings.network,
-                    settings.task,
-                    settings.options,
-                    recipe,
-                    settings.seed,
-                    settings.train,
-                    settings.valid,
-                    settings.output,
+                    training,
                     device,
                     threads=settings.threads,
-                    label=settings.label,
-                    preparation=settings.preparation,
                     workers=settings.workers,
                     checkpoint_seconds=settings.checkpoint_seconds,
                     execution=settings.execution,

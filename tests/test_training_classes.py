@@ -16,6 +16,7 @@ from mg.training import loop
 from mg.training.checkpoint import read_torch
 from mg.training.objective import CLASSES
 from mg.training.recipe import Recipe
+from mg.training.training import Training
 
 NARROW = [[8, 4, 2], [8, 4, 2], [8, 4, 2], [16, 8, 4], [16, 8]]
 WIDTHS = {
@@ -38,25 +39,22 @@ def digits(mnist_directory, tmp_path_factory):
     return folder
 
 
-def train(digits, output, network="mg", recipe=RECIPE, log=lambda line: None, **changes):
+def of(digits, output, network="mg", recipe=RECIPE, **changes):
+    """A training of digits."""
     arguments = {
         "options": {"width": WIDTHS[network]},
+        "seed": 0,
+        "train_files": [digits / "train.h5"],
         "valid_file": digits / "valid.h5",
         "preparation": "plain",
         **changes,
     }
-    loop.train(
-        network,
-        "cifar10",
-        recipe=recipe,
-        seed=0,
-        train_files=[digits / "train.h5"],
-        output=output,
-        device=torch.device("cpu"),
-        threads=1,
-        log=log,
-        **arguments,
-    )
+    return Training(network, "cifar10", recipe=recipe, output=output, **arguments)
+
+
+def train(digits, output, *arguments, log=lambda line: None, **changes):
+    training = of(digits, output, *arguments, **changes)
+    loop.train(training, torch.device("cpu"), threads=1, log=log)
     return read_torch(output / "model.pt")["state_dict"]
 
 
@@ -205,9 +203,18 @@ def test_what_could_not_be_measured_is_neither_trained_nor_evaluated(digits, tmp
     assert str(again.value) == str(caught.value)
 
 
+def test_a_training_of_other_images_or_classes_is_not_taken_for_this_one(digits, tmp_path, shown):
+    """Names of classes are kept with the model; the preparation decides its weights."""
+    recipe = Recipe(epochs=1, iterations=1, batch=8)
+    asked = {"recipe": recipe, "train_files": [digits / "test.h5"]}
+    train(digits, tmp_path, **asked)
+    assert of(digits, tmp_path, **asked).is_finished()
+    assert not of(digits, tmp_path, **asked, preparation="whitened").is_finished()
+    assert not of(digits, tmp_path, **asked, valid_file=digits / "test.h5").is_finished()
+    renamed = shown(lambda x, y, names: (x, y, [*names[:9], "nine"]))
+    assert not of(digits, tmp_path, **asked, valid_file=renamed).is_finished()
+
+
 def test_pixels_are_no_classes(digits, tiny, tmp_path):
     with pytest.raises(UserError, match="needed are images and their classes"):
-        loop.train(
-            *("mg", "cifar10", {}, RECIPE, 0, [tiny / "train.h5"], None, tmp_path),
-            torch.device("cpu"),
-        )
+        train(digits, tmp_path, options={}, train_files=[tiny / "train.h5"], valid_file=None)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from mg import cli
+from mg.data import hdf5
 from mg.errors import UserError
 from mg.networks.pyramid import ConvBN
 from mg.training import loop
@@ -20,6 +22,7 @@ from mg.training.checkpoint import Checkpoints, read_torch, sole_training
 from mg.training.feed import for_training
 from mg.training.objective import PIXELS
 from mg.training.recipe import Recipe
+from mg.training.training import Training
 
 WIDTH = {"width": [4, 4]}
 RECORDED = ("graph", "compiled")
@@ -29,19 +32,28 @@ RECIPE = Recipe(
 )
 
 
-def train(tiny, output, recipe=RECIPE, network="pmg", seed=3, log=lambda line: None, **changes):
-    defaults = {"dataset": "translation", "options": WIDTH, "valid_file": tiny / "valid.h5"}
-    arguments = {**defaults, "device": torch.device("cpu"), **changes}
-    loop.train(
-        network,
-        recipe=recipe,
-        seed=seed,
-        train_files=[tiny / "train.h5"],
-        output=output,
-        threads=1,
-        log=log,
-        **arguments,
-    )
+CPU = torch.device("cpu")
+
+
+def of(tiny, output, recipe=RECIPE, **changes):
+    """A training on the small set."""
+    arguments = {
+        "network": "pmg",
+        "dataset": "translation",
+        "options": WIDTH,
+        "seed": 3,
+        "train_files": [tiny / "train.h5"],
+        "valid_file": tiny / "valid.h5",
+    }
+    return Training(output=output, recipe=recipe, **arguments | changes)
+
+
+HOW = {"device", "execution", "checkpoint_seconds", "tensorboard"}
+
+
+def train(tiny, output, recipe=RECIPE, log=lambda line: None, **changes):
+    how = {name: changes.pop(name) for name in HOW & changes.keys()}
+    loop.train(of(tiny, output, recipe, **changes), threads=1, log=log, **{"device": CPU} | how)
     return read_torch(output / "model.pt")["state_dict"]
 
 
@@ -97,10 +109,80 @@ def test_a_task_has_one_name_in_results(tiny, tmp_path):
     train(tiny, tmp_path, dataset="mnist-tra")  # as the authors call it
     assert json.loads((tmp_path / "run.json").read_text())["dataset"] == "translation"
     assert read_torch(tmp_path / "model.pt")["dataset"] == "translation"
-    arguments = {}, RECIPE, 3, [tiny / "train.h5"], tmp_path
-    assert not loop.is_finished("pmg", "mnist-tra", *arguments)
-    arguments = WIDTH, RECIPE, 3, [tiny / "train.h5"], tmp_path
-    assert loop.is_finished("pmg", "mnist-tra", *arguments)
+    assert not of(tiny, tmp_path, dataset="mnist-tra", options={}).is_finished()
+    assert of(tiny, tmp_path, dataset="mnist-tra").is_finished()
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """A folder with the results of `of(tiny, folder)`, cut short, and copies of its data."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in ("train.h5", "valid.h5"):
+        shutil.copy(tiny / name, folder)
+    train(folder, folder, SHORT)
+    return folder
+
+
+SHORT = Recipe(epochs=1, iterations=1, batch=8)
+
+
+def changed(path, to, change):
+    """A data set as it is in `path`, but for what `change(x, y, attributes)` changes in place."""
+    data = hdf5.load(path)
+    attributes = dict(data.attributes)
+    change(data.x, data.y, attributes)
+    hdf5.write(to, [(data.x, data.y)], attributes)
+    return to
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, y, attributes: x.__setitem__((0, 0, 0, 0), 1),
+        lambda x, y, attributes: y.__setitem__((0, 0, 0, 0), 1 - y[0, 0, 0, 0]),
+        lambda x, y, attributes: attributes.update(mode="other"),
+    ],
+    ids=["input", "target", "mode"],
+)
+@pytest.mark.parametrize("which", ["train_files", "valid_file"])
+def test_a_training_of_other_data_is_not_taken_for_this_one(finished, tmp_path, change, which):
+    """Under the same name and as old, in a copy: that is how data come to another machine."""
+    path = finished / ("train.h5" if which == "train_files" else "valid.h5")
+    same = changed(path, tmp_path / "same.h5", lambda x, y, attributes: None)
+    other = changed(path, tmp_path / "other.h5", change)
+    given = [[p] if which == "train_files" else p for p in (same, other)]
+    assert of(finished, finished, SHORT, **{which: given[0]}).is_finished()
+    assert not of(finished, finished, SHORT, **{which: given[1]}).is_finished()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"label": "other"},
+        {"valid_file": None},
+        {"seed": 4},
+        {"network": "umg"},
+        {"recipe": Recipe(epochs=1, iterations=2, batch=8)},
+        {"options": {**WIDTH, "n_layer": 2}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_training_of_other_settings_is_not_taken_for_this_one(finished, changes):
+    asked = of(finished, finished, **{"recipe": SHORT} | changes)
+    assert not asked.is_finished()
+    assert of(finished, finished, SHORT, label="pmg").is_finished()
+    assert not of(finished, finished, SHORT).is_finished(processes=2)
+
+
+def test_a_training_with_more_data_files_is_not_taken_for_one_with_fewer(finished):
+    files = [finished / "train.h5"]
+    assert not of(finished, finished, SHORT, train_files=files * 2).is_finished()
+
+
+def test_no_results_are_no_finished_training(finished, tmp_path):
+    assert not of(finished, tmp_path, SHORT).is_finished()
+    (tmp_path / "run.json").write_text("{")
+    assert not of(finished, tmp_path, SHORT).is_finished()
 
 
 @pytest.mark.parametrize("network", ["unet", "umg", "sg", "r_sg", "r_pmg"])
@@ -382,8 +464,6 @@ def test_divergence_stops_with_epoch_and_rate(tiny, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_a_height_that_the_network_cannot_halve_is_refused(tiny, tmp_path, split):
-    from mg.data import hdf5
-
     for name in ("train", "valid"):
         data = hdf5.load(tiny / f"{name}.h5")
         height = 15 if name == split else 16
@@ -395,8 +475,6 @@ def test_a_height_that_the_network_cannot_halve_is_refused(tiny, tmp_path, split
 
 def test_files_of_different_shapes_are_refused(tiny, tmp_path):
     import numpy as np
-
-    from mg.data import hdf5
 
     other = tmp_path / "other.h5"
     x, y = np.zeros((2, 1, 8, 8), np.float32), np.zeros((2, 1, 8, 8), np.uint8)

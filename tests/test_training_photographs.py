@@ -20,6 +20,7 @@ from mg.evaluation.predict import evaluate
 from mg.training import loop
 from mg.training.checkpoint import read_torch
 from mg.training.recipe import Recipe
+from mg.training.training import Training
 
 R_MG = {"width": [[16, 8, 4], [16, 8, 4], [32, 16], [64]]}
 R_PMG_SEG = {"width": [[16, 8, 4, 4], [16, 16, 16, 32], [16, 16, 32, 64], [16, 32, 64, 64]]}
@@ -47,22 +48,15 @@ def photographs(tmp_path_factory):
     return folder
 
 
-def train(photographs, output, name, recipe=RECIPE, log=lambda line: None, **changes):
+def of(photographs, output, name, recipe=RECIPE, seed=0):
     network, options = NETWORKS[name]
-    loop.train(
-        network,
-        "imagenet",
-        options,
-        recipe,
-        0,
-        [photographs / "train.h5"],
-        photographs / "valid.h5",
-        output,
-        torch.device("cpu"),
-        threads=1,
-        log=log,
-        **changes,
-    )
+    files = [photographs / "train.h5"], output, photographs / "valid.h5"
+    return Training(network, "imagenet", options, recipe, seed, *files)
+
+
+def train(photographs, output, name, recipe=RECIPE, log=lambda line: None):
+    training = of(photographs, output, name, recipe)
+    loop.train(training, torch.device("cpu"), threads=1, log=log)
     return read_torch(output / "model.pt")["state_dict"]
 
 
@@ -79,10 +73,8 @@ def test_every_network_trains_resumes_and_is_measured(photographs, tmp_path, nam
     resumed = train(photographs, tmp_path / "cut", name)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     # Although the data have four classes, of which the options say nothing.
-    files = [photographs / "train.h5"]
-    training = (NETWORKS[name][0], "imagenet", NETWORKS[name][1], RECIPE, 0)
-    assert loop.is_finished(*training, files, tmp_path / "whole")
-    assert not loop.is_finished(*training[:-1], 1, files, tmp_path / "whole")
+    assert of(photographs, tmp_path / "whole", name).is_finished()
+    assert not of(photographs, tmp_path / "whole", name, seed=1).is_finished()
 
     paths = {key: tmp_path / key for key in ("metrics.json", "predictions.h5")}
     record = evaluate(

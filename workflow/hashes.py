@@ -70,6 +70,7 @@ def trained_by(family: str) -> list[str]:
         "training/recipe.py",
         "training/step.py",
         "training/team.py",
+        "training/training.py",
         *images[family],
     ]
 

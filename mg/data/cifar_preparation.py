@@ -24,6 +24,7 @@ from torch import Tensor
 from mg.errors import UserError
 
 PREPARATIONS = ("plain", "whitened")
+SIDE = 32  # pixels
 _PART = 1000  # images that are prepared at once
 BORDER = 4  # pixels around a plain image that a training crop may reach into
 
@@ -95,7 +96,7 @@ class Preparation:
         """
         kind, mean, scale = (state.get(name) for name in ("kind", "mean", "scale"))
         if kind in PREPARATIONS and isinstance(mean, Tensor) and isinstance(scale, Tensor):
-            values = 3 * SIZE**2
+            values = 3 * SIDE**2
             shapes = {"plain": ((3, 1, 1),) * 2, "whitened": ((values,), (values, values))}
             if (mean.shape, scale.shape) == shapes[kind]:
                 return cls(kind, mean, scale)

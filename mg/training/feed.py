@@ -5,6 +5,7 @@ epoch is drawn on the processor from one stream that seed and epoch decide, befo
 a resumed training needs no past draws, and no batch waits for the device.
 """
 
+import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,7 @@ from mg.data.cifar_preparation import PREPARATIONS, Preparation, draw_balanced
 from mg.data.progress import say
 from mg.errors import UserError
 
-DATA_FACTS = ("task", "split", "mode", "seed", "canvas")
-IMAGE_FACTS = ("task", "split", "canvas")
+LAYOUTS = {"mnist": hdf5.PIXELS, "cifar": hdf5.IMAGES, "imagenet": hdf5.FILES}
 
 # Every network of every task is fed the same normalisation: mean and standard deviation of the
 # segmentation training set (the authors' constants).
@@ -160,7 +160,7 @@ class Clutter(DeviceFeed):
         Raises:
             UserError: a file is none of this data set, or they hold examples of different shapes.
         """
-        parts = _read(dataset, paths, hdf5.PIXELS)
+        parts = _read(dataset, paths)
         for path, part in zip(paths, parts, strict=True):
             networks.check_channels(dataset, part.x.shape[1], part.y.shape[1], path)
         shapes = {(part.x.shape[1:], part.y.shape[1:]) for part in parts}
@@ -172,7 +172,7 @@ class Clutter(DeviceFeed):
         x = torch.from_numpy(np.concatenate([part.x for part in parts]))
         y = torch.from_numpy(np.concatenate([part.y for part in parts]))
         x = x.to(device).sub_(INPUT_MEAN).div_(INPUT_STD)
-        return cls(x, y.to(device), [_facts(part, DATA_FACTS) for part in parts])
+        return cls(x, y.to(device), [_facts(part, "mnist") for part in parts])
 
     def preparation(self) -> dict[str, Any]:
         return {"kind": "clutter", "canvas": self.shape[-1]}
@@ -210,7 +210,7 @@ class Images(DeviceFeed):
         Raises:
             UserError: a file is none of this data set, or they do not belong together.
         """
-        parts = _read(dataset, paths, hdf5.IMAGES)
+        parts = _read(dataset, paths)
         size = networks.resolve_dataset(dataset).size
         for path, part in zip(paths, parts, strict=True):
             height, width = part.x.shape[2:]
@@ -230,7 +230,7 @@ class Images(DeviceFeed):
             [fitted.apply(part.to(device)) for part in torch.from_numpy(images).split(1000)]
         )
         y = torch.from_numpy(np.concatenate([part.y for part in parts]).astype(np.int64))
-        facts = [_facts(part, IMAGE_FACTS) | {"preparation": fitted.kind} for part in parts]
+        facts = [_facts(part, "cifar", fitted.kind) for part in parts]
         classes = parts[0].attributes["classes"]
         return cls(x, y.to(device), facts, classes, fitted, size)
 
@@ -266,7 +266,7 @@ class Photographs(Feed):
     ) -> None:
         first = parts[0]
         shape = (3, *(first.attributes["canvas"],) * 2)
-        super().__init__(shape, [_facts(part, IMAGE_FACTS) for part in parts])
+        super().__init__(shape, [_facts(part, "imagenet") for part in parts])
         width = max(part.x.shape[1] for part in parts)
         x = [np.pad(part.x, ((0, 0), (0, width - part.x.shape[1]))) for part in parts]
         y = np.concatenate([part.y for part in parts])
@@ -288,7 +288,7 @@ class Photographs(Feed):
         Raises:
             UserError: a file is none of this data set, or they do not belong together.
         """
-        parts = _read(dataset, paths, hdf5.FILES)
+        parts = _read(dataset, paths)
         if len({str([p.attributes[k] for k in _TOGETHER]) for p in parts}) > 1:
             raise UserError(f"{', '.join(map(str, paths))} list images of different folders")
         return cls(parts, device, workers, ten_crops)
@@ -345,22 +345,40 @@ class Photographs(Feed):
 _TOGETHER = ("directory", "canvas", "classes")
 
 
-def _read(dataset: str, paths: Sequence[Path], layout: hdf5.Layout) -> list[hdf5.Dataset]:
-    parts = [hdf5.load(path, layout=layout) for path in paths]
-    name = networks.resolve_dataset(dataset).name
+def _read(dataset: str, paths: Sequence[Path]) -> list[hdf5.Dataset]:
+    spec = networks.resolve_dataset(dataset)
+    parts = [hdf5.load(path, layout=LAYOUTS[spec.family]) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         given = part.attributes["task"]
-        if networks.registry.RELEASED_NAMES.get(given, given) != name:
-            raise UserError(f"{path} holds {given}; needed are examples of {name}")
+        if networks.registry.RELEASED_NAMES.get(given, given) != spec.name:
+            raise UserError(f"{path} holds {given}; needed are examples of {spec.name}")
     return parts
 
 
-def _facts(part: hdf5.Dataset, keys: Sequence[str]) -> dict[str, Any]:
-    checksums = [zlib.crc32(part.x), zlib.crc32(part.y)]
-    return {key: part.attributes[key] for key in keys} | {
-        "examples": len(part.x),
-        "crc32": checksums,
-    }
+def _facts(part: hdf5.Dataset, family: str, preparation: str | None = None) -> dict[str, Any]:
+    """What a file says of itself, and checksums of its examples and names of classes."""
+    pixels = family == "mnist"
+    keys = ("task", "split", "mode", "seed", "canvas") if pixels else ("task", "split", "canvas")
+    facts = {key: part.attributes[key] for key in keys}
+    facts |= {"examples": len(part.x), "crc32": [zlib.crc32(part.x), zlib.crc32(part.y)]}
+    if not pixels:
+        facts["classes_crc32"] = zlib.crc32(json.dumps(part.attributes["classes"]).encode())
+    if family == "cifar":
+        facts["preparation"] = preparation
+    return facts
+
+
+def read_facts(dataset: str, paths: Sequence[Path], preparation: str) -> list[dict[str, Any]]:
+    """The `facts` of the feed of these files, without the feed: nothing is prepared.
+
+    Args:
+        preparation: kind of that of CIFAR's images.
+
+    Raises:
+        UserError: a file is not of this data set, or damaged.
+    """
+    family = networks.resolve_dataset(dataset).family
+    return [_facts(part, family, preparation) for part in _read(dataset, paths)]
 
 
 def for_training(

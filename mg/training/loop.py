@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from mg import networks, provenance
 from mg.data.progress import Bar
 from mg.errors import UserError
-from mg.files import atomic_path, read_object, write_json
+from mg.files import atomic_path, write_json
 from mg.networks.execution import accelerate
 from mg.signals import heeded
 from mg.training.board import Board
@@ -28,6 +28,7 @@ from mg.training.objective import Objective, objective
 from mg.training.recipe import Recipe
 from mg.training.step import GraphStep, Step, build_step, choose_execution
 from mg.training.team import ALONE, Team, synchronise_batch_norm
+from mg.training.training import Training
 
 MODEL_FORMAT = "mg-model-1"
 VALIDATION_BATCH = 100
@@ -48,18 +49,9 @@ class Interrupted(Exception):
 
 
 def train(
-    network: str,
-    dataset: str,
-    options: dict[str, Any],
-    recipe: Recipe,
-    seed: int,
-    train_files: Sequence[Path],
-    valid_file: Path | None,
-    output: Path,
+    training: Training,
     device: torch.device,
     threads: int | None = None,
-    label: str | None = None,
-    preparation: str = "whitened",
     workers: int = 0,
     checkpoint_seconds: float = 60,
     execution: str = "auto",
@@ -67,24 +59,14 @@ def train(
     team: Team = ALONE,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Train `network` on `dataset` and write model.pt, history.csv and run.json into `output`.
+    """Carry out `training` and write model.pt, history.csv and run.json into its folder.
 
-    A training that was killed goes on from its last checkpoint in `output`/checkpoints and ends,
-    on a CPU, with the same weights bit for bit. The folder is removed at the end.
+    A training that was killed goes on from its last checkpoint in the folder's checkpoints/ and
+    ends, on a CPU, with the same weights bit for bit. Checkpoints are removed at the end.
 
     Args:
-        network: name for `mg.networks.build`.
-        dataset: task name.
-        options: options for `mg.networks.build`.
-        recipe: optimiser, schedule and amount of training.
-        seed: decides initial weights and the order of examples.
-        train_files: HDF5 files to draw examples from, with replacement.
-        valid_file: HDF5 file to measure progress on after each epoch, if any; never trained on.
-        output: folder for the results.
         device: where to compute.
         threads: processor threads of all processes together; PyTorch's choice if None.
-        label: what tables call the network, if not by its name.
-        preparation: of CIFAR's images: plain or whitened (see `mg.data.cifar_preparation`).
         workers: processes that decode ImageNet's images ahead, of all that train together; 0 for
             none besides those.
         checkpoint_seconds: work that a killed training may lose.
@@ -97,6 +79,8 @@ def train(
         UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
         Interrupted: one of `mg.signals.STOPPING` came; a checkpoint was written.
     """
+    recipe, network, dataset = training.recipe, training.network, training.dataset
+    output, seed = training.output, training.seed
     use_processor(threads and max(1, threads // team.world))
     if not team.first:
         log = _silence
@@ -112,34 +96,22 @@ def train(
             f"{recipe.accumulate}; each part has its own batch-norm statistics"
         )
     workers = math.ceil(workers / team.world)
-    label = label or network
-    dataset = networks.resolve_dataset(dataset).name  # one of the authors' names, perhaps
     torch.backends.cudnn.benchmark = True  # shapes stay: kernels are tried out once (CUDA)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     torch.manual_seed(seed)
-    train_feed = for_training(dataset, train_files, device, preparation, workers)
+    train_feed = for_training(dataset, training.train_files, device, training.preparation, workers)
     valid_feed = None
-    if valid_file and team.first:
+    if training.valid_file and team.first:
         prepared = train_feed.preparation()
-        valid_feed = for_testing(dataset, valid_file, device, prepared, workers)
-    given = options
-    options = with_classes(options, dataset, train_feed.classes)
+        valid_feed = for_testing(dataset, training.valid_file, device, prepared, workers)
+    options = training.options_for(train_feed.classes)
     model = networks.build(network, dataset, **options)
     for feed in (train_feed, valid_feed or train_feed):
         for size in feed.shape[1:]:
             networks.check_canvas(network, dataset, size, **options)
     networks.depth(model, train_feed.shape)  # evaluation needs it: if that fails, then now
 
-    settings = {
-        "network": network,
-        "dataset": dataset,
-        "options": options,
-        "recipe": recipe.as_dict(),
-        "seed": seed,
-        "data": train_feed.facts,
-        "processes": team.world,
-    }
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
     accelerate(model)
     if recipe.output_prior:
@@ -153,7 +125,8 @@ def train(
     residual = networks.registry.resolve_network(network, dataset).residual
     goal, optimizer = objective(dataset), recipe.build_optimizer(model)
     activations = activation_type(recipe.precision, device)
-    checkpoints = Checkpoints(output / "checkpoints", settings)
+    decisive = training.decisive(train_feed.facts, team.world)
+    checkpoints = Checkpoints(output / "checkpoints", decisive)
     state = checkpoints.load(log)
     if execution == "auto":
         done = state["epoch"] * recipe.iterations + state["iteration"] if state else 0
@@ -168,24 +141,23 @@ def train(
             log(f"goes on with other code than it began with: commits {', '.join(run.commits)}")
     board = None
     if tensorboard and team.first:
-        board = Board(tensorboard / dataset / label / f"seed{seed}", run.history)
+        board = Board(tensorboard / dataset / training.label / f"seed{seed}", run.history)
     started = provenance.now()
-    title = f"{label} {dataset} seed {seed}"
     log(
-        f"{title}: {recipe.epochs} epochs of {recipe.iterations} iterations, batch {recipe.batch}, "
-        f"on {device_name(device)}, {_type_name(activations)}{EXECUTED[step.execution]}"
+        f"{training.title}: {recipe.epochs} epochs of {recipe.iterations} iterations, "
+        f"batch {recipe.batch}, on {device_name(device)}, {_type_name(activations)}"
+        f"{EXECUTED[step.execution]}"
     )
-    _work(run, checkpoints, output, title, checkpoint_seconds, board, log)
+    _work(run, training, checkpoints, checkpoint_seconds, board, log)
     unreadable = len(run.unreadable())
     if not team.first:
         return
 
-    names = {"network": network, "label": label, "dataset": dataset, "seed": seed}
     write_torch(
         output / "model.pt",
         {
             "format": MODEL_FORMAT,
-            **names,
+            **training.names,
             "options": options,
             "preparation": train_feed.preparation(),
             "state_dict": {k: v.cpu().contiguous() for k, v in model.state_dict().items()},
@@ -193,8 +165,7 @@ def train(
     )
     run.write_history(output / "history.csv")
     facts = {
-        **names,
-        "settings": {"options": given, "recipe": recipe.as_dict()},
+        **training.record(train_feed.facts, valid_feed.facts if valid_feed else None, team.world),
         **run.facts(),
         "unreadable_images": unreadable,
         "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
@@ -204,44 +175,6 @@ def train(
     }
     write_json(output / "run.json", facts)  # last: it says that all is there
     checkpoints.remove()
-
-
-def with_classes(
-    options: dict[str, Any], dataset: str, classes: list[str] | None
-) -> dict[str, Any]:
-    """A network's options for data with these classes: their number, where it is not the usual.
-
-    Raises:
-        UserError: the options ask for another number.
-    """
-    usual = networks.resolve_dataset(dataset).classes
-    if classes is None or options.get("classes", usual) == len(classes):
-        return options
-    if "classes" in options:
-        raise UserError(
-            f"the option classes is {options['classes']}, but the data have {len(classes)} classes"
-        )
-    return {**options, "classes": len(classes)}
-
-
-def is_finished(
-    network: str,
-    dataset: str,
-    options: dict[str, Any],
-    recipe: Recipe,
-    seed: int,
-    files: Sequence[Path],
-    output: Path,
-) -> bool:
-    """Whether `output` holds the results of this very training, newer than its data."""
-    try:
-        run = read_object(output / "run.json")  # written last
-        newer = all(path.stat().st_mtime <= (output / "run.json").stat().st_mtime for path in files)
-        found = [run[name] for name in ("network", "dataset", "seed", "settings")]
-    except (UserError, OSError, KeyError, TypeError):
-        return False
-    settings = {"options": options, "recipe": recipe.as_dict()}
-    return newer and found == [network, networks.resolve_dataset(dataset).name, seed, settings]
 
 
 def set_output_prior(model: torch.nn.Module, examples: Clutter) -> None:
@@ -354,7 +287,6 @@ class _Run:
         on_card = self.device.type == "cuda"
         images = self.recipe.images
         return {
-            "data": self.train_feed.facts,
             "train_examples": len(self.train_feed),
             "images": images,
             "seconds": round(self.seconds, 3),
@@ -362,7 +294,6 @@ class _Run:
             "device": device_name(self.device),
             "activations": _type_name(self.take.activations),
             "execution": self.take.execution,
-            "processes": self.team.world,
             "threads": None if on_card else torch.get_num_threads(),
             "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if on_card else None,
             "peak_host_bytes": _peak_host_bytes(),
@@ -441,20 +372,19 @@ class _Run:
 
 def _work(
     run: _Run,
+    training: Training,
     checkpoints: Checkpoints,
-    output: Path,
-    title: str,
     checkpoint_seconds: float,
     board: Board | None,
     log: Callable[[str], None],
 ) -> None:
     """Run to the end of the recipe: progress, checkpoints, signals."""
     recipe, team = run.recipe, run.team
-    live_history = output / "checkpoints" / "history.csv"
+    live_history = training.output / "checkpoints" / "history.csv"
     bar = Bar(
         total=recipe.steps,
         initial=run.epoch * recipe.iterations + run.iteration,
-        desc=title,
+        desc=training.title,
         unit="it",
         disable=not (team.first and sys.stderr.isatty()),
     )

@@ -376,6 +376,21 @@ def test_a_second_training_waits_for_the_first_and_takes_its_results(tiny, tmp_p
     assert checksums(run) == made and not (run / "checkpoints").exists()
 
 
+def test_a_second_training_on_other_data_makes_its_own_results(tiny, tmp_path):
+    """Although its files have the same names: their content was changed meanwhile."""
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(tiny, data)
+    first = Running(*long_training(run, data, "--epochs", "6"))
+    first.wait_until_said("epoch   1/6")
+    second = Running(*long_training(run, data, "--epochs", "6"))
+    second.wait_until_said("is training into")
+    shutil.copy(data / "valid.h5", data / "train.h5")
+    assert first.end().code == 0
+    ended = second.end()
+    assert ended.code == 0 and "its results stand" not in ended.err
+    assert json.loads((run / "run.json").read_text())["data"][0]["split"] == "valid"
+
+
 def test_a_second_training_goes_on_where_the_first_was_killed(tiny, tmp_path):
     assert run_mg(*long_training(tmp_path / "whole", tiny, "--epochs", "6")).code == 0
     run = tmp_path / "run"
