@@ -17,6 +17,7 @@ from mg import cli
 from mg.data import hdf5
 from mg.errors import UserError
 from mg.networks.pyramid import ConvBN
+from mg.records import read_run
 from mg.training import loop
 from mg.training.checkpoint import Checkpoints, read_torch, sole_training
 from mg.training.feed import for_training
@@ -431,6 +432,55 @@ def test_a_training_that_goes_on_with_other_code_says_so(tiny, tmp_path, monkeyp
     train(tiny, tmp_path, log=lines.append)
     assert "other code" in lines[1] and "before, after" in lines[1]
     assert json.loads((tmp_path / "run.json").read_text())["commit"] == "before, after"
+
+
+def test_a_training_that_goes_on_elsewhere_says_what_each_attempt_used(tiny, tmp_path, monkeypatch):
+    """Precision auto, on a processor with instructions for bfloat16 after one without."""
+
+    def here(name, kind, threads, versions, moment, peak):
+        monkeypatch.setattr(loop, "_peak_host_bytes", lambda: peak)
+        monkeypatch.setattr(loop, "device_name", lambda device: name)
+        monkeypatch.setattr(loop, "activation_type", lambda precision, device: kind)
+        monkeypatch.setattr(loop.torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(loop.provenance, "versions", lambda: versions)
+        monkeypatch.setattr(loop.provenance, "now", lambda: moment)
+
+    here("one card", torch.float32, 1, {"torch": "9.9"}, "2026-01-01", 200)
+    interrupted(tiny, tmp_path)
+    here("another", torch.bfloat16, 2, {"torch": "10"}, "2026-01-02", 100)
+    train(tiny, tmp_path)
+    run = read_run(tmp_path / "run.json")
+    assert (run["device"], run["activations"]) == ("one card and another", "float32 and bfloat16")
+    assert run["execution"] == "eager" and run["threads"] is None and run["attempts"] == 2
+    assert run["versions"] == {"torch": "9.9 and 10"}
+    assert run["peak_host_bytes"] == 200 and run["peak_device_bytes"] is None
+    assert (run["started"], run["finished"]) == ("2026-01-01", "2026-01-02")
+    assert [(a["device"], a["activations"], a["threads"]) for a in run["each_attempt"]] == [
+        ("one card", "float32", 1),
+        ("another", "bfloat16", 2),
+    ]
+
+
+def test_attempts_alike_are_told_once(tiny, tmp_path):
+    interrupted(tiny, tmp_path)
+    train(tiny, tmp_path)
+    run = read_run(tmp_path / "run.json")
+    assert run["activations"] == "float32" and run["execution"] == "eager" and run["threads"] == 1
+    assert run["device"] == run["each_attempt"][0]["device"] and len(run["each_attempt"]) == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_is_left_aside(tiny, tmp_path):
+    """Its training begins anew, with a line that says so."""
+    whole = train(tiny, tmp_path / "whole")
+    checkpoint = interrupted(tiny, tmp_path / "cut")
+    state = torch.load(checkpoint, weights_only=True)
+    old = state | {"format": "mg-checkpoint-4", "attempts": 1, "commits": ["before"]}
+    for path in (checkpoint, checkpoint.with_name("checkpoint-previous.pt")):
+        torch.save(old, path)
+    lines = []
+    assert same(whole, train(tiny, tmp_path / "cut", log=lines.append))
+    assert "not a checkpoint that this version of mg reads" in lines[0]
+    assert read_run(tmp_path / "cut/run.json")["attempts"] == 1
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,10 +142,9 @@ def train(
     board = None
     if tensorboard and team.first:
         board = Board(tensorboard / dataset / training.label / f"seed{seed}", run.history)
-    started = provenance.now()
     log(
         f"{training.title}: {recipe.epochs} epochs of {recipe.iterations} iterations, "
-        f"batch {recipe.batch}, on {device_name(device)}, {_type_name(activations)}"
+        f"batch {recipe.batch}, on {device_name(device)}, {type_name(activations)}"
         f"{EXECUTED[step.execution]}"
     )
     _work(run, training, checkpoints, checkpoint_seconds, board, log)
@@ -169,9 +168,6 @@ def train(
         **run.facts(),
         "unreadable_images": unreadable,
         "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
-        "started": started,
-        "finished": provenance.now(),
-        "versions": provenance.versions(),
     }
     write_json(output / "run.json", facts)  # last: it says that all is there
     checkpoints.remove()
@@ -241,8 +237,16 @@ class _Run:
         self.seed, self.residual, self.device = seed, residual, step.device
         self.train_feed, self.valid_feed = train_feed, valid_feed
         self.optimizer, self.take, self.team = optimizer, step, team
-        self.epoch, self.iteration, self.seconds, self.attempts = 0, 0, 0.0, 1
-        self.commits = [commit] if (commit := provenance.commit()) else []
+        self.epoch, self.iteration, self.seconds = 0, 0, 0.0
+        self.earlier: list[dict[str, Any]] = []  # what attempts before this one say of themselves
+        self._here = {
+            "started": provenance.now(),
+            "device": device_name(self.device),
+            "activations": type_name(step.activations),
+            "threads": None if self.device.type == "cuda" else torch.get_num_threads(),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+        }
         self.history: list[dict[str, Any]] = []
         self._batches: Iterator[Iterator[Pair]] | None = None  # the rest of this epoch's
         self._clock = time.perf_counter()
@@ -262,8 +266,7 @@ class _Run:
             "history": self.history,
             "seconds": self.seconds,
             "epoch_began": self.epoch_began,
-            "attempts": self.attempts,
-            "commits": self.commits,
+            "attempts": self.attempts(),
             "unreadable": self.unreadable(),
             "random": self.team.gather(random),
         }
@@ -274,31 +277,56 @@ class _Run:
         self.epoch, self.iteration = state["epoch"], state["iteration"]
         self.take.loss_sum.copy_(state["loss_sum"])
         self.history, self.seconds = state["history"], state["seconds"]
-        self.epoch_began, self.attempts = state["epoch_began"], state["attempts"] + 1
-        self.commits = list(dict.fromkeys(state["commits"] + self.commits))
+        self.epoch_began, self.earlier = state["epoch_began"], state["attempts"]
         self.train_feed.unreadable.update(state["unreadable"])
         processor, *card = state["random"][self.team.rank]
         torch.set_rng_state(processor)
         if self.device.type == "cuda" and card:
             torch.cuda.set_rng_state(card[0], self.device)
 
+    def attempts(self) -> list[dict[str, Any]]:
+        """Where and how each attempt computed whose work is part of this training, in order."""
+        on_card = self.device.type == "cuda"
+        this = {
+            **self._here,
+            "execution": self.take.execution,  # that which steps came to, where another failed
+            "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if on_card else None,
+            "peak_host_bytes": _peak_host_bytes(),
+        }
+        return [*self.earlier, this]
+
+    @property
+    def commits(self) -> list[str]:
+        """Of the code that the attempts ran."""
+        return _distinct(attempt["commit"] for attempt in self.attempts())
+
     def facts(self) -> dict[str, Any]:
         """What run.json says of the work that was done, and of where."""
-        on_card = self.device.type == "cuda"
-        images = self.recipe.images
+        images, attempts = self.recipe.images, self.attempts()
+        threads = {attempt["threads"] for attempt in attempts}
         return {
             "train_examples": len(self.train_feed),
             "images": images,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(images / self.seconds, 1),
-            "device": device_name(self.device),
-            "activations": _type_name(self.take.activations),
-            "execution": self.take.execution,
-            "threads": None if on_card else torch.get_num_threads(),
-            "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if on_card else None,
-            "peak_host_bytes": _peak_host_bytes(),
-            "attempts": self.attempts,
+            **{
+                name: " and ".join(_distinct(attempt[name] for attempt in attempts))
+                for name in ("device", "activations", "execution")
+            },
+            "threads": threads.pop() if len(threads) == 1 else None,
+            **{
+                name: max(_distinct(attempt[name] for attempt in attempts), default=None)
+                for name in ("peak_device_bytes", "peak_host_bytes")
+            },
+            "attempts": len(attempts),
+            "each_attempt": attempts,
             "commit": ", ".join(self.commits) or None,
+            "started": attempts[0]["started"],
+            "finished": provenance.now(),
+            "versions": {
+                name: " and ".join(_distinct(attempt["versions"].get(name) for attempt in attempts))
+                for name in provenance.versions()
+            },
         }
 
     def unreadable(self) -> list[int]:
@@ -490,12 +518,18 @@ def _signals(team: Team):
             signal.signal(number, handler)
 
 
-def _type_name(kind: torch.dtype) -> str:
+def type_name(kind: torch.dtype) -> str:
+    """What it is called without the library's name: bfloat16."""
     return str(kind).removeprefix("torch.")
 
 
 def _silence(line: str) -> None:
     """What the processes say that are not the first of their team."""
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Each value once, in order; not those that are unknown."""
+    return [value for value in dict.fromkeys(values) if value is not None]
 
 
 def _peak_host_bytes() -> int:
