@@ -13,15 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from mg import cli
+from mg import cli, networks, provenance
 from mg.data import hdf5
 from mg.errors import UserError
 from mg.networks.pyramid import ConvBN
 from mg.records import read_run
 from mg.training import loop
+from mg.training import run as moving
 from mg.training.checkpoint import Checkpoints, read_torch, sole_training
 from mg.training.feed import for_training
 from mg.training.objective import PIXELS
+from mg.training.prior import set_output_prior
 from mg.training.recipe import Recipe
 from mg.training.training import Training
 
@@ -212,8 +214,8 @@ def test_the_output_prior_is_the_frequency_of_the_class(tiny, network):
     options = {"width": 4} if network.endswith("sg") else WIDTH
     examples = for_training("translation", [tiny / "train.h5"], torch.device("cpu"))
     torch.manual_seed(0)
-    model = loop.networks.build(network, "translation", **options)
-    loop.set_output_prior(model, examples)
+    model = networks.build(network, "translation", **options)
+    set_output_prior(model, examples)
     with torch.no_grad():
         mean = float(model.train()(examples.x).mean())
     assert mean == pytest.approx(float(torch.logit(examples.y.float().mean())), abs=1e-3)
@@ -251,10 +253,10 @@ def test_deep_networks_may_start_at_the_output_prior(tiny):
     """Their logits are so large before training that a shift is lost in them."""
     examples = for_training("translation", [tiny / "train.h5"], torch.device("cpu"))
     torch.manual_seed(0)
-    model = loop.networks.build("r_pmg", "translation", n_layer=2)
+    model = networks.build("r_pmg", "translation", n_layer=2)
     with torch.no_grad():
         assert model.eval()(examples.x[:1]).abs().max() > 1e5
-    loop.set_output_prior(model, examples)
+    set_output_prior(model, examples)
     *_, last = (m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     assert last.bias.item() == pytest.approx(float(torch.logit(examples.y.float().mean())))
 
@@ -425,9 +427,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path):
 
 
 def test_a_training_that_goes_on_with_other_code_says_so(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.provenance, "commit", lambda: "before")
+    monkeypatch.setattr(provenance, "commit", lambda: "before")
     interrupted(tiny, tmp_path)
-    monkeypatch.setattr(loop.provenance, "commit", lambda: "after")
+    monkeypatch.setattr(provenance, "commit", lambda: "after")
     lines = []
     train(tiny, tmp_path, log=lines.append)
     assert "other code" in lines[1] and "before, after" in lines[1]
@@ -438,12 +440,12 @@ def test_a_training_that_goes_on_elsewhere_says_what_each_attempt_used(tiny, tmp
     """Precision auto, on a processor with instructions for bfloat16 after one without."""
 
     def here(name, kind, threads, versions, moment, peak):
-        monkeypatch.setattr(loop, "_peak_host_bytes", lambda: peak)
-        monkeypatch.setattr(loop, "device_name", lambda device: name)
+        monkeypatch.setattr(moving, "_peak_host_bytes", lambda: peak)
+        monkeypatch.setattr(moving, "device_name", lambda device: name)
         monkeypatch.setattr(loop, "activation_type", lambda precision, device: kind)
-        monkeypatch.setattr(loop.torch, "get_num_threads", lambda: threads)
-        monkeypatch.setattr(loop.provenance, "versions", lambda: versions)
-        monkeypatch.setattr(loop.provenance, "now", lambda: moment)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(provenance, "versions", lambda: versions)
+        monkeypatch.setattr(provenance, "now", lambda: moment)
 
     here("one card", torch.float32, 1, {"torch": "9.9"}, "2026-01-01", 200)
     interrupted(tiny, tmp_path)

@@ -1,38 +1,36 @@
 """Train one network on one task with one seed: data in, model.pt, history.csv and run.json out."""
 
-import csv
 import math
-import resource
 import signal
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mg import networks, provenance
+from mg import networks
 from mg.data.progress import Bar
 from mg.errors import UserError
-from mg.files import atomic_path, write_json
+from mg.files import write_json
 from mg.networks.execution import accelerate
 from mg.signals import heeded
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints, write_torch
-from mg.training.device import activation_type, device_name, use_processor
-from mg.training.feed import Clutter, DeviceFeed, Epoch, Feed, Pair, for_testing, for_training
-from mg.training.objective import Objective, objective
+from mg.training.device import activation_type, use_processor
+from mg.training.feed import Clutter, Feed, for_testing, for_training
+from mg.training.objective import objective
+from mg.training.prior import set_output_prior
 from mg.training.recipe import Recipe
-from mg.training.step import GraphStep, Step, build_step, choose_execution
+from mg.training.run import Run
+from mg.training.step import build_step, choose_execution
 from mg.training.team import ALONE, Team, synchronise_batch_norm
 from mg.training.training import Training
 
 MODEL_FORMAT = "mg-model-1"
-VALIDATION_BATCH = 100
-VALIDATION_BATCH_ON_CARD = 500  # of what lies there already: fewer kernels to start
 EXECUTED = {
     "eager": "",
     "graph": ", steps recorded",
@@ -79,12 +77,50 @@ def train(
         UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
         Interrupted: one of `mg.signals.STOPPING` came; a checkpoint was written.
     """
-    recipe, network, dataset = training.recipe, training.network, training.dataset
-    output, seed = training.output, training.seed
     use_processor(threads and max(1, threads // team.world))
     if not team.first:
         log = _silence
-    parts = math.ceil(recipe.accumulate / team.world)  # that each process computes
+    parts = _parts(training.recipe, team, log)
+    torch.backends.cudnn.benchmark = True  # shapes stay: kernels are tried out once (CUDA)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    torch.manual_seed(training.seed)
+    train_feed, valid_feed = _feeds(training, device, math.ceil(workers / team.world), team)
+    model = _network(training, train_feed, valid_feed, device, team)
+    decisive = training.decisive(train_feed.facts, team.world)
+    checkpoints = Checkpoints(training.output / "checkpoints", decisive)
+    state = checkpoints.load(log)
+    if execution == "auto":
+        execution = _chosen(training.recipe, state, train_feed, device, team)
+    optimizer = training.recipe.build_optimizer(model)
+    loss = objective(training.dataset).loss
+    activations = activation_type(training.recipe.precision, device)
+    step = build_step(execution, team, log, model, loss, optimizer, activations, parts)
+    run = Run(training, model, optimizer, step, train_feed, valid_feed, team)
+    if state:
+        run.restore(state)
+        log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
+        if len(run.commits) > 1:
+            log(f"goes on with other code than it began with: commits {', '.join(run.commits)}")
+    board = None
+    if tensorboard and team.first:
+        folder = tensorboard / training.dataset / training.label / f"seed{training.seed}"
+        board = Board(folder, run.history)
+    log(_beginning(run, training))
+    _work(run, training, checkpoints, checkpoint_seconds, board, log)
+    unreadable = len(run.unreadable())
+    if team.first:
+        _write_results(run, training, unreadable)
+        checkpoints.remove()
+
+
+def _parts(recipe: Recipe, team: Team, log: Callable[[str], None]) -> int:
+    """In how many parts each process computes its share of a batch.
+
+    Raises:
+        UserError: the processes cannot share it.
+    """
+    parts = math.ceil(recipe.accumulate / team.world)
     if recipe.batch % (parts * team.world):
         raise UserError(
             f"batch {recipe.batch} cannot be shared by {team.world} processes in {parts} equal "
@@ -95,311 +131,95 @@ def train(
             f"{team.world} processes compute each batch in {parts * team.world} parts, not "
             f"{recipe.accumulate}; each part has its own batch-norm statistics"
         )
-    workers = math.ceil(workers / team.world)
-    torch.backends.cudnn.benchmark = True  # shapes stay: kernels are tried out once (CUDA)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    torch.manual_seed(seed)
-    train_feed = for_training(dataset, training.train_files, device, training.preparation, workers)
-    valid_feed = None
-    if training.valid_file and team.first:
-        prepared = train_feed.preparation()
-        valid_feed = for_testing(dataset, training.valid_file, device, prepared, workers)
+    return parts
+
+
+def _feeds(
+    training: Training, device: torch.device, workers: int, team: Team
+) -> tuple[Feed, Feed | None]:
+    """The examples to train on, and those to measure progress on in the first process."""
+    kind = training.preparation
+    train_feed = for_training(training.dataset, training.train_files, device, kind, workers)
+    if not training.valid_file or not team.first:
+        return train_feed, None
+    prepared = train_feed.preparation()
+    return train_feed, for_testing(training.dataset, training.valid_file, device, prepared, workers)
+
+
+def _network(
+    training: Training,
+    train_feed: Feed,
+    valid_feed: Feed | None,
+    device: torch.device,
+    team: Team,
+) -> torch.nn.Module:
+    """The network before its first step, on the device; its weights follow from the seed.
+
+    Raises:
+        UserError: the options are wrong, or it cannot work on these examples.
+    """
+    names = (training.network, training.dataset)
     options = training.options_for(train_feed.classes)
-    model = networks.build(network, dataset, **options)
+    model = networks.build(*names, **options)
     for feed in (train_feed, valid_feed or train_feed):
         for size in feed.shape[1:]:
-            networks.check_canvas(network, dataset, size, **options)
+            networks.check_canvas(*names, size, **options)
     networks.depth(model, train_feed.shape)  # evaluation needs it: if that fails, then now
-
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
     accelerate(model)
-    if recipe.output_prior:
+    if training.recipe.output_prior:
         if not isinstance(train_feed, Clutter):
-            raise UserError(f"output_prior is for pixels, and {dataset} has classes; set it false")
+            raise UserError(
+                f"output_prior is for pixels, and {training.dataset} has classes; set it false"
+            )
         set_output_prior(model, train_feed)
     if team.world > 1:
-        torch.manual_seed(seed + 1_000_003 * team.rank)  # each process drops out its own
-        if recipe.sync_batch_norm:
+        # Each process drops out its own.
+        torch.manual_seed(training.seed + 1_000_003 * team.rank)
+        if training.recipe.sync_batch_norm:
             synchronise_batch_norm(model)
-    residual = networks.registry.resolve_network(network, dataset).residual
-    goal, optimizer = objective(dataset), recipe.build_optimizer(model)
-    activations = activation_type(recipe.precision, device)
-    decisive = training.decisive(train_feed.facts, team.world)
-    checkpoints = Checkpoints(output / "checkpoints", decisive)
-    state = checkpoints.load(log)
-    if execution == "auto":
-        done = state["epoch"] * recipe.iterations + state["iteration"] if state else 0
-        left = (recipe.steps - done) * recipe.batch
-        execution = choose_execution(device, team, isinstance(train_feed, Clutter), left)
-    step = build_step(execution, team, log, model, goal.loss, optimizer, activations, parts)
-    run = _Run(model, goal, recipe, seed, residual, train_feed, valid_feed, optimizer, step, team)
-    if state:
-        run.restore(state)
-        log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
-        if len(run.commits) > 1:
-            log(f"goes on with other code than it began with: commits {', '.join(run.commits)}")
-    board = None
-    if tensorboard and team.first:
-        board = Board(tensorboard / dataset / training.label / f"seed{seed}", run.history)
-    log(
-        f"{training.title}: {recipe.epochs} epochs of {recipe.iterations} iterations, "
-        f"batch {recipe.batch}, on {device_name(device)}, {type_name(activations)}"
-        f"{EXECUTED[step.execution]}"
-    )
-    _work(run, training, checkpoints, checkpoint_seconds, board, log)
-    unreadable = len(run.unreadable())
-    if not team.first:
-        return
+    return model
 
+
+def _chosen(
+    recipe: Recipe,
+    state: dict[str, Any] | None,
+    train_feed: Feed,
+    device: torch.device,
+    team: Team,
+) -> str:
+    """The execution of what is left to do."""
+    done = state["epoch"] * recipe.iterations + state["iteration"] if state else 0
+    left = (recipe.steps - done) * recipe.batch
+    return choose_execution(device, team, isinstance(train_feed, Clutter), left)
+
+
+def _write_results(run: Run, training: Training, unreadable: int) -> None:
+    """model.pt, history.csv and, when they are there, run.json."""
+    output, train_feed, valid_feed = training.output, run.train_feed, run.valid_feed
     write_torch(
         output / "model.pt",
         {
             "format": MODEL_FORMAT,
             **training.names,
-            "options": options,
+            "options": training.options_for(train_feed.classes),
             "preparation": train_feed.preparation(),
-            "state_dict": {k: v.cpu().contiguous() for k, v in model.state_dict().items()},
+            "state_dict": {k: v.cpu().contiguous() for k, v in run.model.state_dict().items()},
         },
     )
     run.write_history(output / "history.csv")
+    valid_data = valid_feed.facts if valid_feed else None
     facts = {
-        **training.record(train_feed.facts, valid_feed.facts if valid_feed else None, team.world),
+        **training.record(train_feed.facts, valid_data, run.team.world),
         **run.facts(),
         "unreadable_images": unreadable,
         "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
     }
-    write_json(output / "run.json", facts)  # last: it says that all is there
-    checkpoints.remove()
-
-
-def set_output_prior(model: torch.nn.Module, examples: Clutter) -> None:
-    """Shift the outputs so that `model` starts at the frequencies of the classes in `examples`.
-
-    The shift of the batch norm that is executed last is set to the logit of each class's share of
-    pixels.
-
-    Raises:
-        UserError: the output of the network is not shifted by as much.
-    """
-    executed: list[torch.nn.BatchNorm2d] = []
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output: executed.append(module))
-        for module in model.modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
-    ]
-    model.eval()
-    logits = model(examples.x[:1])
-    for hook in hooks:
-        hook.remove()
-    if not executed or not _shifts(executed[-1], logits):
-        raise UserError(
-            "output_prior is for networks that end in a batch norm of one channel per class; this "
-            "one does not, so set it false"
-        )
-    positive = sum(part.sum((0, 2, 3)) for part in examples.y.split(1000))
-    share = (positive / examples.y[:, 0].numel()).clamp(1e-6, 1 - 1e-6)
-    with torch.no_grad():
-        executed[-1].bias.copy_(torch.logit(share))
-
-
-def _shifts(norm: torch.nn.BatchNorm2d, logits: torch.Tensor) -> bool:
-    """Whether a shift in `norm` is one of `logits` (1, classes, H, W), class by class.
-
-    The gradient tells; differences of logits would not, as those of deep networks may be in the
-    millions before training.
-    """
-    if not norm.affine or norm.num_features != logits.shape[1]:
-        return False
-    weights = torch.arange(1.0, norm.num_features + 1, device=logits.device)[:, None, None]
-    weights = weights.expand_as(logits)
-    (gradient,) = torch.autograd.grad(logits, norm.bias, weights, materialize_grads=True)
-    return torch.allclose(gradient, weights.sum((0, 2, 3)))
-
-
-class _Run:
-    """The moving parts of a training: everything a checkpoint has to hold."""
-
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        objective: Objective,
-        recipe: Recipe,
-        seed: int,
-        residual: bool,
-        train_feed: Feed,
-        valid_feed: Feed | None,
-        optimizer: torch.optim.Optimizer,
-        step: Step | GraphStep,
-        team: Team,
-    ) -> None:
-        self.model, self.objective, self.recipe = model, objective, recipe
-        self.seed, self.residual, self.device = seed, residual, step.device
-        self.train_feed, self.valid_feed = train_feed, valid_feed
-        self.optimizer, self.take, self.team = optimizer, step, team
-        self.epoch, self.iteration, self.seconds = 0, 0, 0.0
-        self.earlier: list[dict[str, Any]] = []  # what attempts before this one say of themselves
-        self._here = {
-            "started": provenance.now(),
-            "device": device_name(self.device),
-            "activations": type_name(step.activations),
-            "threads": None if self.device.type == "cuda" else torch.get_num_threads(),
-            "commit": provenance.commit(),
-            "versions": provenance.versions(),
-        }
-        self.history: list[dict[str, Any]] = []
-        self._batches: Iterator[Iterator[Pair]] | None = None  # the rest of this epoch's
-        self._clock = time.perf_counter()
-        self.epoch_began = 0.0
-
-    def state(self) -> dict[str, Any]:
-        self.tick()
-        random = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            random.append(torch.cuda.get_rng_state(self.device))
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "iteration": self.iteration,
-            "loss_sum": self.take.loss_sum,
-            "history": self.history,
-            "seconds": self.seconds,
-            "epoch_began": self.epoch_began,
-            "attempts": self.attempts(),
-            "unreadable": self.unreadable(),
-            "random": self.team.gather(random),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.iteration = state["epoch"], state["iteration"]
-        self.take.loss_sum.copy_(state["loss_sum"])
-        self.history, self.seconds = state["history"], state["seconds"]
-        self.epoch_began, self.earlier = state["epoch_began"], state["attempts"]
-        self.train_feed.unreadable.update(state["unreadable"])
-        processor, *card = state["random"][self.team.rank]
-        torch.set_rng_state(processor)
-        if self.device.type == "cuda" and card:
-            torch.cuda.set_rng_state(card[0], self.device)
-
-    def attempts(self) -> list[dict[str, Any]]:
-        """Where and how each attempt computed whose work is part of this training, in order."""
-        on_card = self.device.type == "cuda"
-        this = {
-            **self._here,
-            "execution": self.take.execution,  # that which steps came to, where another failed
-            "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if on_card else None,
-            "peak_host_bytes": _peak_host_bytes(),
-        }
-        return [*self.earlier, this]
-
-    @property
-    def commits(self) -> list[str]:
-        """Of the code that the attempts ran."""
-        return _distinct(attempt["commit"] for attempt in self.attempts())
-
-    def facts(self) -> dict[str, Any]:
-        """What run.json says of the work that was done, and of where."""
-        images, attempts = self.recipe.images, self.attempts()
-        threads = {attempt["threads"] for attempt in attempts}
-        return {
-            "train_examples": len(self.train_feed),
-            "images": images,
-            "seconds": round(self.seconds, 3),
-            "images_per_second": round(images / self.seconds, 1),
-            **{
-                name: " and ".join(_distinct(attempt[name] for attempt in attempts))
-                for name in ("device", "activations", "execution")
-            },
-            "threads": threads.pop() if len(threads) == 1 else None,
-            **{
-                name: max(_distinct(attempt[name] for attempt in attempts), default=None)
-                for name in ("peak_device_bytes", "peak_host_bytes")
-            },
-            "attempts": len(attempts),
-            "each_attempt": attempts,
-            "commit": ", ".join(self.commits) or None,
-            "started": attempts[0]["started"],
-            "finished": provenance.now(),
-            "versions": {
-                name: " and ".join(_distinct(attempt["versions"].get(name) for attempt in attempts))
-                for name in provenance.versions()
-            },
-        }
-
-    def unreadable(self) -> list[int]:
-        """Training examples that any process had to leave out."""
-        return sorted(set().union(*self.team.gather(self.train_feed.unreadable)))
-
-    def tick(self) -> None:
-        """Count the time since the last call."""
-        now = time.perf_counter()
-        self.seconds += now - self._clock
-        self._clock = now
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the newest step."""
-        step = self.epoch * self.recipe.iterations + self.iteration - 1
-        return self.recipe.rate(step, self.residual)
-
-    def step(self) -> None:
-        """One optimiser step on one batch; nothing in it waits for the device."""
-        recipe = self.recipe
-        if self._batches is None:
-            epoch = Epoch(
-                *(self.seed, self.epoch, recipe.iterations, recipe.batch, self.take.accumulate),
-                *(self.team.rank, self.team.world),
-            )
-            self._batches = self.train_feed.batches(epoch, self.iteration)
-            self.model.train()
-        if self.iteration == 0 and recipe.forgets_momentum:
-            for state in self.optimizer.state.values():
-                state["momentum_buffer"].zero_()  # in place: a recorded step goes on reading it
-        self.iteration += 1
-        self.take(next(self._batches), self.rate)
-
-    def end_epoch(self) -> dict[str, Any]:
-        """Measure on the validation set, note the epoch, move to the next."""
-        valid = self._validate() if self.valid_feed else {}
-        self.tick()
-        images = self.recipe.iterations * self.recipe.batch
-        spent = self.seconds - self.epoch_began
-        row = {
-            "epoch": self.epoch + 1,
-            "images": (self.epoch + 1) * images,
-            "train_loss": float(self.take.loss_sum) / self.recipe.iterations,
-            **{column: valid.get(name) for column, name in self.objective.measures.items()},
-            "learning_rate": self.rate,
-            "images_per_second": round(images / spent, 1),
-            "seconds": round(self.seconds, 3),
-        }
-        self.history.append(row)
-        self.epoch, self.iteration, self._batches = self.epoch + 1, 0, None
-        self.take.loss_sum.zero_()
-        self.epoch_began = self.seconds
-        return row
-
-    def write_history(self, path: Path) -> None:
-        with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
-            writer = csv.DictWriter(handle, self.objective.history)
-            writer.writeheader()
-            writer.writerows(self.history)
-
-    @torch.inference_mode()
-    def _validate(self) -> dict[str, Any]:
-        self.model.eval()
-        metrics = self.objective.metrics()
-        there = self.device.type == "cuda" and isinstance(self.valid_feed, DeviceFeed)
-        for x, y in self.valid_feed.once(VALIDATION_BATCH_ON_CARD if there else VALIDATION_BATCH):
-            metrics.update(self.take.forward(x).float(), y)
-        return metrics.compute()
+    write_json(output / "run.json", facts)
 
 
 def _work(
-    run: _Run,
+    run: Run,
     training: Training,
     checkpoints: Checkpoints,
     checkpoint_seconds: float,
@@ -452,7 +272,17 @@ def _work(
                 bar.set_postfix({"loss": f"{row['train_loss']:.4f}", name: row[column]})
 
 
-def _progress(run: _Run) -> str:
+def _beginning(run: Run, training: Training) -> str:
+    """What is going to be done, and where."""
+    recipe, here = run.recipe, run.attempts()[-1]
+    return (
+        f"{training.title}: {recipe.epochs} epochs of {recipe.iterations} iterations, "
+        f"batch {recipe.batch}, on {here['device']}, {here['activations']}"
+        f"{EXECUTED[here['execution']]}"
+    )
+
+
+def _progress(run: Run) -> str:
     """The epoch so far; an epoch of photographs takes hours."""
     loss = float(run.take.loss_sum) / run.iteration
     speed = run.iteration * run.recipe.batch / (run.seconds - run.epoch_began)
@@ -463,7 +293,7 @@ def _progress(run: _Run) -> str:
     )
 
 
-def _summary(row: dict[str, Any], run: _Run) -> str:
+def _summary(row: dict[str, Any], run: Run) -> str:
     """The epoch that `row` is about."""
     valid = ""
     if row["valid_loss"] is not None:
@@ -477,13 +307,13 @@ def _summary(row: dict[str, Any], run: _Run) -> str:
     )
 
 
-def _left(run: _Run) -> str:
+def _left(run: Run) -> str:
     """Hours, minutes and seconds to the end, at the mean speed so far."""
     done = run.epoch * run.recipe.iterations + run.iteration
     return Bar.format_interval(run.seconds / done * (run.recipe.steps - done))
 
 
-def _check_finite(run: _Run, checkpoints: Checkpoints) -> None:
+def _check_finite(run: Run, checkpoints: Checkpoints) -> None:
     run.team.average(run.take.loss_sum)
     if math.isfinite(float(run.take.loss_sum)):
         return
@@ -518,20 +348,5 @@ def _signals(team: Team):
             signal.signal(number, handler)
 
 
-def type_name(kind: torch.dtype) -> str:
-    """What it is called without the library's name: bfloat16."""
-    return str(kind).removeprefix("torch.")
-
-
 def _silence(line: str) -> None:
     """What the processes say that are not the first of their team."""
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    """Each value once, in order; not those that are unknown."""
-    return [value for value in dict.fromkeys(values) if value is not None]
-
-
-def _peak_host_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
