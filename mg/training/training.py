@@ -28,7 +28,7 @@ class Training:
         train_files: HDF5 files to draw examples from, with replacement.
         output: folder for the results.
         valid_file: HDF5 file to measure progress on after each epoch, if any; never trained on.
-        preparation: of CIFAR's images: plain or whitened (see `mg.data.cifar`).
+        preparation: of CIFAR's images: plain or whitened (see `mg.data.cifar_preparation`).
         label: what tables call the network; its name if none is given.
 
     Raises:
