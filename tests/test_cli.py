@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mg import cli
+from mg.cli import arguments
 
 REFERENCE = Path(__file__).parent.parent / "results/reference/demo"
 METRICS = sorted(REFERENCE.glob("models/*/pmg/seed*/metrics.json"))
@@ -199,9 +200,9 @@ def test_tasks_are_those_that_there_are_networks_and_data_for():
     from mg.data import cifar, clutter
     from mg.networks.registry import DATASETS
 
-    assert cli.TASKS == (*clutter.TASKS,)
-    assert cli.CLASSIFICATION == (*cifar.ARCHIVES, "imagenet")
-    assert {*cli.TASKS, *cli.CLASSIFICATION} == {*DATASETS}
+    assert arguments.TASKS == (*clutter.TASKS,)
+    assert arguments.CLASSIFICATION == (*cifar.ARCHIVES, "imagenet")
+    assert {*arguments.TASKS, *arguments.CLASSIFICATION} == {*DATASETS}
 
 
 def test_every_command_has_help(capsys):

@@ -27,7 +27,7 @@ case "$*" in *--no-optional-locks*rev-parse*) echo abc ;; *--no-optional-locks*)
 
 def test_changes_are_recorded_or_that_they_are_unknown(git):
     assert git("true") == "abc"
-    assert git("echo ' M mg/cli.py'") == "abc+changes"
+    assert git("echo ' M mg/cli/report.py'") == "abc+changes"
     assert git("exit 1") == "abc+unknown"
 
 

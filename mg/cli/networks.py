@@ -1,0 +1,45 @@
+"""Sub-commands that tell of networks and check configurations."""
+
+import json
+from pathlib import Path
+
+from mg.cli.arguments import (
+    add_command,
+    json_object,
+)
+
+
+def add_networks(commands) -> None:
+    def run(settings) -> None:
+        from mg.networks import table
+
+        rows = table.rows()
+        print(json.dumps(rows, indent=2) if settings.format == "json" else table.format_rows(rows))
+
+    parser = add_command(commands, "networks", run, "list every network with its published numbers")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="of the output")
+
+
+def add_describe(commands) -> None:
+    def run(settings) -> None:
+        from mg.report.describe import describe
+
+        describe(settings.network, settings.dataset, settings.options, settings.output)
+
+    parser = add_command(commands, "describe", run, "draw a network and list its layers")
+    parser.add_argument("network", help="name of a network")
+    parser.add_argument("dataset", help="name of a task or data set")
+    parser.add_argument("--options", type=json_object, default={}, help="as a JSON object")
+    parser.add_argument("--output", type=Path, help="prefix of the figure's files")
+
+
+def add_check(commands) -> None:
+    def run(settings) -> None:
+        from mg import configuration
+        from mg.files import read_object
+
+        configuration.check(read_object(settings.file))
+
+    description = "check that the parts of a workflow's configuration fit one another"
+    parser = add_command(commands, "check", run, description)
+    parser.add_argument("file", type=Path, help="the configuration, every default filled in, JSON")
