@@ -62,7 +62,7 @@ def test_what_needs_no_network_needs_no_pytorch(arguments, tmp_path):
 @pytest.mark.parametrize(
     "loads",
     [
-        "import mg.training.loop, mg.evaluation.predict, mg.evaluation.saliency",
+        "import mg.training.loop, mg.evaluation.evaluate, mg.evaluation.saliency",
         "import mg.cli\ntry: mg.cli.main(['train', '--help'])\nexcept SystemExit: pass",
     ],
 )
@@ -180,10 +180,10 @@ def test_a_configuration_that_lacks_something_is_refused(change, key, tmp_path, 
 
 
 def test_evaluation_computes_as_many_examples_at_once_as_are_asked_for(monkeypatch):
-    from mg.evaluation import predict
+    from mg.evaluation import evaluate
 
     asked = []
-    monkeypatch.setattr(predict, "evaluate", lambda *files, **settings: asked.append(settings))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *files, **settings: asked.append(settings))
     command = "evaluate --model m --data d --metrics m --predictions p --device cpu".split()
     cli.main(command)
     cli.main([*command, "--batch", "7"])

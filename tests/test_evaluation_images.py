@@ -13,7 +13,7 @@ from mg import networks
 from mg.data.cifar_preparation import PREPARATIONS, Preparation
 from mg.errors import UserError
 from mg.evaluation.images import COLOURS, predict_images
-from mg.evaluation.predict import load_model
+from mg.training.model import load_model
 
 PIXELS = {"kind": "clutter", "canvas": 16}
 NARROW = [[8, 4, 2], [8, 4, 2], [8, 4, 2], [16, 8, 4], [16, 8]]

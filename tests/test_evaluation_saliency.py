@@ -4,12 +4,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from test_evaluation_predict import save_data, save_model
+from test_evaluation_pixels import save_data, save_model
 from torch import nn
 
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES, attention_ratio, attention_shift, read
-from mg.evaluation.predict import evaluate, forward
+from mg.evaluation.evaluate import evaluate
+from mg.evaluation.pixels import forward
 from mg.evaluation.saliency import (
     Occlusion,
     points_of_interest,

@@ -8,13 +8,13 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from test_evaluation_predict import save_data, save_model
+from test_evaluation_pixels import save_data, save_model
 from test_report_figures import files, run  # noqa: F401
 
 from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES
-from mg.evaluation.predict import evaluate
+from mg.evaluation.evaluate import evaluate
 from mg.report.explorer import write_explorer
 from mg.report.figures.panels import digit_colours
 from mg.report.figures.saliency import HUES, saliency_image, saliency_levels

@@ -13,12 +13,12 @@ import pytest
 import torch
 from matplotlib.image import imread
 from matplotlib.text import Text
-from test_evaluation_predict import save_data, save_model
+from test_evaluation_pixels import save_data, save_model
 from test_report_pages import training
 
 from mg.errors import UserError
 from mg.evaluation.attention import attention_ratio, read
-from mg.evaluation.predict import evaluate
+from mg.evaluation.evaluate import evaluate
 from mg.evaluation.saliency import saliency
 from mg.files import read_json, write_json
 from mg.report import style

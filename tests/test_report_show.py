@@ -6,11 +6,11 @@ import pytest
 import torch
 from photographs import damage, write_photographs
 from PIL import Image
-from test_evaluation_predict import save_data, save_model
+from test_evaluation_pixels import save_data, save_model
 
 from mg.data import hdf5, imagenet
 from mg.errors import UserError
-from mg.evaluation.predict import evaluate
+from mg.evaluation.evaluate import evaluate
 from mg.evaluation.saliency import saliency
 from mg.report.figures.sheets import image_sheet
 from mg.report.show import show, show_images

@@ -11,7 +11,7 @@ import torch
 
 from mg.data import cifar
 from mg.errors import UserError
-from mg.evaluation.predict import evaluate
+from mg.evaluation.evaluate import evaluate
 from mg.training import loop
 from mg.training.checkpoint import read_torch
 from mg.training.objective import CLASSES

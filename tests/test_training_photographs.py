@@ -16,7 +16,7 @@ from photographs import CLASSES, damage, write_photographs
 
 from mg.data import SPLITS, hdf5, imagenet
 from mg.data.imagenet_preparation import Photographs
-from mg.evaluation.predict import evaluate
+from mg.evaluation.evaluate import evaluate
 from mg.training import loop
 from mg.training.checkpoint import read_torch
 from mg.training.recipe import Recipe
@@ -116,7 +116,7 @@ def test_the_colours_are_learnt_and_damaged_files_counted(photographs, tmp_path,
 
 def test_ten_crops_are_averaged(photographs, tmp_path):
     """The measure is that of the mean of the logits of the ten crops, computed one by one."""
-    from mg.evaluation.predict import load_model
+    from mg.training.model import load_model
 
     train(photographs, tmp_path, "r_mg 18")
     record = evaluate(

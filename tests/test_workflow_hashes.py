@@ -24,7 +24,8 @@ MEANS = {
         "data/mnist.py",
     ),
     *("data/parallel.py", "data/progress.py"),
-    *("training/board.py", "training/cards.py", "training/checkpoint.py"),
+    *("training/board.py", "training/cards.py", "training/checkpoint.py", "training/model.py"),
+    "evaluation/outcome.py",
 }
 
 
@@ -43,7 +44,7 @@ def test_what_decides_weights_and_measures_is_listed():
     known = MEANS | training | testing | networks
     builders = [f"networks/{family}.py" for family in FAMILIES]
     assert set(hashes.imported(["training/loop.py", *builders])) <= known
-    assert set(hashes.imported(["evaluation/predict.py"])) <= known
+    assert set(hashes.imported(["evaluation/evaluate.py"])) <= known
     others = {"networks/cifar.py", "data/cifar.py", "data/cifar_preparation.py"}
     others |= {"networks/imagenet.py", "data/imagenet_preparation.py"}
     assert not others & set(hashes.trained_by("mnist"))
@@ -208,7 +209,7 @@ def test_which_digits_make_a_split_counts_and_how_they_are_fetched_does_not(copy
 
 def test_the_forward_pass_counts_for_maps_of_saliency(copy):
     before = hashes.code(hashes.mapped_by())
-    copy("evaluation/predict.py", "def forward(", "@functools.cache\ndef forward(")
+    copy("evaluation/pixels.py", "def forward(", "@functools.cache\ndef forward(")
     assert hashes.code(hashes.mapped_by()) != before
 
 

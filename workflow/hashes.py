@@ -87,8 +87,9 @@ def built_by(family: str, task: str, network: str) -> dict[tuple[str, str], str]
 
 def evaluated_by(family: str) -> list[str]:
     """What decides the measures of a trained network."""
-    classes = [] if family == "mnist" else ["evaluation/classify.py"]
-    return ["metrics.py", "evaluation/predict.py", "networks/counting.py", *classes]
+    measured = "pixels" if family == "mnist" else "classify"
+    own = ["evaluation/evaluate.py", f"evaluation/{measured}.py"]
+    return ["metrics.py", "networks/counting.py", *own]
 
 
 def mapped_by() -> list[str]:

@@ -13,7 +13,7 @@ from mg.cli.arguments import (
 
 def add_evaluate(commands) -> None:
     def run(settings) -> None:
-        from mg.evaluation.predict import evaluate
+        from mg.evaluation.evaluate import evaluate
         from mg.training.device import choose_device
 
         evaluate(

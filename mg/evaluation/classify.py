@@ -13,7 +13,7 @@ from mg import networks
 from mg.data import hdf5
 from mg.data.progress import Progress
 from mg.errors import UserError
-from mg.evaluation.predict import Outcome
+from mg.evaluation.outcome import Outcome
 from mg.metrics import CLASS_MEASURES, ClassMetrics
 from mg.training.feed import Feed, for_testing
 
@@ -29,7 +29,7 @@ def measure(
     workers: int,
     progress: Progress,
 ) -> Outcome:
-    """Measure a classifier; arguments as for `mg.evaluation.predict.evaluate`.
+    """Measure a classifier; arguments as for `mg.evaluation.evaluate.evaluate`.
 
     With `ten_crops`, the mean of the logits of ten crops is measured as well, `..._10crop`. Files
     that cannot be decoded are left out of every measure, counted as `unreadable_images`, and have

@@ -15,8 +15,9 @@ from mg.data import cifar
 from mg.data.cifar_preparation import Preparation
 from mg.data.imagenet_preparation import decode, test_transform
 from mg.errors import UserError
-from mg.evaluation.predict import forward, load_model
+from mg.evaluation.pixels import forward
 from mg.files import atomic_path
+from mg.training.model import load_model
 
 # One colour per digit of a segmentation; black is nothing.
 COLOURS = np.array(

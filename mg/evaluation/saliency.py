@@ -18,9 +18,10 @@ from mg.data import hdf5
 from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES
-from mg.evaluation.predict import check_fits, forward, load_model
+from mg.evaluation.pixels import check_fits, forward
 from mg.files import check_place
 from mg.training.device import use_processor
+from mg.training.model import load_model
 
 _STORED = {"compression": "gzip", "fletcher32": True}
 BOX_THRESHOLD = 0.4  # output that counts as part of the digit when its box is found

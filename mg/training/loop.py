@@ -19,9 +19,10 @@ from mg.files import write_json
 from mg.networks.execution import accelerate
 from mg.signals import heeded
 from mg.training.board import Board
-from mg.training.checkpoint import Checkpoints, write_torch
+from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, use_processor
 from mg.training.feed import Clutter, Feed, for_testing, for_training
+from mg.training.model import write_model
 from mg.training.objective import objective
 from mg.training.prior import set_output_prior
 from mg.training.recipe import Recipe
@@ -30,7 +31,6 @@ from mg.training.step import build_step, choose_execution
 from mg.training.team import ALONE, Team, synchronise_batch_norm
 from mg.training.training import Training
 
-MODEL_FORMAT = "mg-model-1"
 EXECUTED = {
     "eager": "",
     "graph": ", steps recorded",
@@ -197,16 +197,12 @@ def _chosen(
 def _write_results(run: Run, training: Training, unreadable: int) -> None:
     """model.pt, history.csv and, when they are there, run.json."""
     output, train_feed, valid_feed = training.output, run.train_feed, run.valid_feed
-    write_torch(
-        output / "model.pt",
-        {
-            "format": MODEL_FORMAT,
-            **training.names,
-            "options": training.options_for(train_feed.classes),
-            "preparation": train_feed.preparation(),
-            "state_dict": {k: v.cpu().contiguous() for k, v in run.model.state_dict().items()},
-        },
-    )
+    description = {
+        **training.names,
+        "options": training.options_for(train_feed.classes),
+        "preparation": train_feed.preparation(),
+    }
+    write_model(output / "model.pt", run.model, description)
     run.write_history(output / "history.csv")
     valid_data = valid_feed.facts if valid_feed else None
     facts = {

@@ -23,7 +23,7 @@ from processes import evaluate, run_mg, saliency, train
 from mg.data import cifar, cifar_pickle, hdf5, imagenet_preparation, mnist
 from mg.data.download import SourceError
 from mg.errors import UserError
-from mg.evaluation.predict import check_fits
+from mg.evaluation.pixels import check_fits
 from mg.files import read_json
 from mg.training.checkpoint import read_torch
 from mg.training.feed import for_training

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mg.errors import UserError
-from mg.evaluation.predict import evaluate
+from mg.evaluation.evaluate import evaluate
 from mg.report import compare, pages
 from mg.report.figures.reading import read_history
 from mg.report.tables import claims, classification, networks, resources, results

@@ -10,8 +10,10 @@ import torch
 from mg import networks
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.evaluation.predict import evaluate, forward, half_sigmoid, load_model
+from mg.evaluation.evaluate import evaluate
+from mg.evaluation.pixels import forward, half_sigmoid
 from mg.metrics import MEASURES, Metrics
+from mg.training.model import load_model
 
 OPTIONS = {"width": [4, 2], "grids": 2}
 
