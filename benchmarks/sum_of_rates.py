@@ -4,7 +4,7 @@
 
 Draws validation mean IU against the sum of the learning rates of all steps so far, from the kept
 histories of trainings by the paper's recipe (SGD) with other schedules and rates: networks of the
-paper's width on all of its images and on a twentieth, and the narrow ones of
+paper's width on all of its images and on a twentieth, and the small ones of
 benchmarks/paper_recipe.py. results/reference/README.md has what they say.
 """
 
@@ -16,6 +16,8 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
+
+from matplotlib.lines import Line2D
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -44,7 +46,7 @@ def by_rates(schedule: str, rate: float) -> Line:
     return Line(f"{schedule} from {rate}", COLOURS[schedule], LINES[rate])
 
 
-def narrow(network: str) -> dict[str, Line]:
+def small(network: str) -> dict[str, Line]:
     """The trainings of paper_recipe.py that differ in their rates alone, smallest sum first."""
     found = {}
     for case, (_, name, recipe, options) in CASES.items():
@@ -68,16 +70,16 @@ def panels() -> dict[str, dict[str, Line]]:
     """{heading: {folder of a training under results/reference: how it is drawn}}."""
     paper, short = "paper-bf16/models/segmentation", "models/segmentation/unet/seed0"
     return {
-        "paper's size, all images": {
+        "the paper's size, all images": {
             f"{paper}/{network}/seed0": paper_size(network)
             for network in ("unet", "umg", "pmg", "r_pmg")
         },
-        "U-NET, paper's size, a twentieth": {
+        "U-NET, the paper's size, a twentieth": {
             f"paper-short/{short}": by_rates("exponential", 0.1),
             f"paper-short-steps/{short}": by_rates("steps", 0.1),
             f"paper-short-rate/{short}": by_rates("exponential", 0.243),
         },
-        **{f"{network_name(name)}, narrow": narrow(name) for name in ("unet", "pmg", "r_pmg")},
+        **{f"{network_name(name)}, small": small(name) for name in ("unet", "pmg", "r_pmg")},
     }
 
 
@@ -95,25 +97,42 @@ def curve(folder: Path) -> tuple[list[float], list[float]]:
 def draw(prefix: Path) -> None:
     caption = (
         "Mean IU on validation images after each epoch, against the sum of the learning rates of "
-        "all steps until then; segmentation, SGD by the paper's recipe. Steps: the rates of the "
-        "paper's residual networks (a fifth after 30, 60 and 80 % of the epochs). Exponential: "
-        "those of its plain ones (a thousandth at the end). Dots: the last epoch."
+        "all steps until then; segmentation, SGD by the paper's recipe, one seed. Steps: the rates "
+        "of the paper's residual networks (they fall to a fifth after 30, 60 and 80 % of the "
+        "epochs). Exponential: those of its plain ones (at the end a thousandth). Above: the "
+        "paper's networks on its data, left 250 of the 1,000 validation images. Below: small ones, "
+        "of the default configuration's widths, R-PMG of one block, on a canvas of 32. Dots: the "
+        "last epoch."
     )
     with style.settings():
-        figure = style.new_figure(12, 3.3)
-        axes = figure.subplots(1, len(panels()), sharey=True)
-        figure.subplots_adjust(left=0.045, right=0.995, top=0.92, bottom=0.26, wspace=0.08)
-        for axis, (heading, trainings) in zip(axes, panels().items(), strict=True):
+        small_print = style.note_height(caption, 8)
+        figure = style.new_figure(8, 5 + small_print)
+        grid = {"left": 0.07, "right": 0.99, "top": 0.95, "wspace": 0.08, "hspace": 0.3}
+        bottom = (0.5 + small_print) / (5 + small_print)
+        axes = figure.subplots(2, 3, sharey=True, gridspec_kw={**grid, "bottom": bottom})
+        key = axes[0, 2]
+        used = [*axes[0, :2], *axes[1]]
+        looks: dict[str, Line] = {}
+        for axis, (heading, trainings) in zip(used, panels().items(), strict=True):
             for folder, look in trainings.items():
                 sums, quality = curve(REFERENCE / folder)
-                axis.plot(sums, quality, look.line, color=look.colour, label=look.label, lw=1.1)
-                axis.plot(sums[-1], quality[-1], "o", color=look.colour, markersize=3.5)
-            axis.set(xscale="log", xlim=(30, 2000), ylim=(0, 1), title=heading)
+                axis.plot(sums, quality, look.line, color=look.colour, label=look.label, lw=1.3)
+                axis.plot(sums[-1], quality[-1], "o", color=look.colour, markersize=4)
+                if axis is not used[0]:
+                    looks[look.label] = look
+            axis.set(xscale="log", xlim=(30, 2000), ylim=(0, 0.9), title=heading)
             axis.set_xticks([30, 100, 300, 1000], ["30", "100", "300", "1000"])
             axis.minorticks_off()
-            axis.legend(loc="upper left", borderaxespad=0.2)
-        axes[0].set_ylabel("validation mean IU")
-        axes[len(axes) // 2].set_xlabel("sum of the learning rates")
+        used[0].legend(loc="upper left", borderaxespad=0.2)
+        key.axis("off")
+        handles = [
+            Line2D([], [], ls=looks[label].line, color=looks[label].colour, lw=1.3, label=label)
+            for label in sorted(looks, key=lambda label: (label.split()[0], label))
+        ]
+        key.legend(handles=handles, loc="center", title="the other panels")
+        for row in axes:
+            row[0].set_ylabel("validation mean IU")
+        axes[1, 1].set_xlabel("sum of the learning rates")
         style.note(figure, caption)
         style.save(figure, prefix, caption)
 
