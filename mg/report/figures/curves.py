@@ -19,7 +19,7 @@ from mg.report.names import in_order, network_name, task_name, tasks_in_order
 def learning_curves(history_paths: Paths, prefix: str | os.PathLike, digits: bool = False) -> str:
     """Loss and validation mean IU against training images seen; one row of panels per task.
 
-    Lines are means over seeds, bands reach one standard deviation to either side.
+    Lines are means over seeds, bands reach from the lowest seed to the highest.
 
     Args:
         history_paths: history.csv files in .../<task>/<label>/seed<k>/.
@@ -101,7 +101,7 @@ def _seeds_of_lines(runs: dict[tuple[str, str], list]) -> str:
     numbers = sorted(set(seeds.values()), reverse=True)
     if numbers == [1]:
         return "One seed per network: the spread is not known. "
-    band = "bands: one standard deviation to either side. "
+    band = "bands: from the lowest seed to the highest. "
     if len(numbers) == 1:
         return f"Lines: means over {numbers[0]} seeds; {band}"
     parts = []
@@ -129,5 +129,5 @@ def _curve(axis: Axes, look: style.Look, runs: Sequence[dict[str, Any]], key: st
     marks = {"marker": look.marker, "markevery": (0.05, 0.25), "ms": 4, "mec": "white", "mew": 0.4}
     axis.plot(images, mean, color=look.colour, ls=look.line, **marks)
     if len(runs) > 1:
-        sd = values.std(axis=0, ddof=1)
-        axis.fill_between(images, mean - sd, mean + sd, color=look.colour, alpha=0.18, lw=0)
+        band = (values.min(axis=0), values.max(axis=0))  # a deviation could leave what is possible
+        axis.fill_between(images, *band, color=look.colour, alpha=0.18, lw=0)
