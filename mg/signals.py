@@ -36,6 +36,30 @@ def take_warnings_for_termination() -> None:
 
 
 @contextmanager
+def collected(once: bool = False) -> Iterator[list[int]]:
+    """The numbers of the signals that come meanwhile, which end nothing.
+
+    Args:
+        once: only the first of each; a second one does what it would have done.
+    """
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in heeded()}
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        if once:
+            signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def postponed() -> Iterator[None]:
     """Handle the signals that come meanwhile at the end.
 
@@ -45,15 +69,9 @@ def postponed() -> Iterator[None]:
         yield  # signals are handled in the main one
         return
     received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in heeded()}
     try:
-        yield
+        with collected() as received:
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for number in received:
             signal.raise_signal(number)

@@ -6,7 +6,6 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mg.data.progress import Bar
 from mg.errors import UserError
 from mg.files import write_json
 from mg.networks.execution import accelerate
-from mg.signals import heeded
+from mg.signals import collected
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, use_processor
@@ -233,7 +232,9 @@ def _work(
         disable=not (team.first and sys.stderr.isatty()),
     )
     saved = time.monotonic()
-    with bar, _signals(team) as received:
+    # A second signal kills; not one of several processes: what is sent to all reaches it once more
+    # from their launcher.
+    with bar, collected(once=team.world == 1) as received:
         while run.epoch < recipe.epochs:
             while run.iteration < recipe.iterations:
                 run.step()
@@ -319,29 +320,6 @@ def _check_finite(run: Run, checkpoints: Checkpoints) -> None:
         f"{run.rate:.2g}; train with a lower one "
         f"(last good checkpoint: {last})"
     )
-
-
-@contextmanager
-def _signals(team: Team):
-    """Collect the signals that ask to end instead of dying of them; a second one does kill.
-
-    Not one of several processes: what is sent to all reaches it once more from their launcher.
-    """
-    received: list[int] = []
-    before = {}
-
-    def note(number, frame):
-        received.append(number)
-        if team.world == 1:
-            signal.signal(number, before[number])
-
-    for number in heeded():
-        before[number] = signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _silence(line: str) -> None:
