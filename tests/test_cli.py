@@ -208,8 +208,14 @@ def test_tasks_are_those_that_there_are_networks_and_data_for():
 def test_every_command_has_help(capsys):
     (commands,) = (a.choices for a in cli.build_parser()._actions if a.dest == "command")
     assert len(commands) > 14
-    for command in commands:
+    kinds = {
+        command: next((a.choices for a in parser._actions if a.dest == "kind"), ())
+        for command, parser in commands.items()
+    }
+    assert len(kinds["table"]) >= 5 and len(kinds["figure"]) >= 8 and len(kinds["page"]) >= 3
+    every = [[command, *kind] for command in commands for kind in ((), *zip(kinds[command]))]
+    for words in every:
         with pytest.raises(SystemExit) as stop:
-            cli.main([command, "--help"])
+            cli.main([*words, "--help"])
         assert stop.value.code == 0
-        assert f"mg {command}" in capsys.readouterr().out
+        assert f"mg {' '.join(words)}" in capsys.readouterr().out
