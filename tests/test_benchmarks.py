@@ -96,9 +96,16 @@ def test_changes_of_the_papers_recipe_lead_to_different_trainings(tiny, tmp_path
     assert printed("paper_recipe.py", *arguments) == text  # nothing is trained again
 
 
-def test_the_kept_figure_of_rates_is_that_of_the_kept_histories(tmp_path):
+def test_the_kept_figure_of_rates_is_that_of_the_kept_histories(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from sum_of_rates import panels
+
     printed("sum_of_rates.py", "--output", tmp_path / "rates")
     kept = BENCHMARKS.parent / "results/reference/paper-recipe/rates.svg"
     drawn = (tmp_path / "rates.svg").read_text()
-    assert drawn.count("steps from 0.0412") == 3  # of every narrow network
+    small = {name: lines for name, lines in panels().items() if name.endswith(", small")}
+    labels = [[line.label for line in lines.values()] for lines in small.values()]
+    assert [of.count("steps from 0.0412") for of in labels] == [1, 1, 1]  # of every small network
+    assert all(f">{name}</text>" in drawn for name in small)
+    assert drawn.count(">steps from 0.0412</text>") == 1  # they share a legend
     assert drawn == kept.read_text()
