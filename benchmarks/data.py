@@ -27,13 +27,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import plain_clutter  # noqa: E402
 
 from mg.data import clutter, hdf5, mnist  # noqa: E402
+from mg.data.tasks import TASKS, Task  # noqa: E402
 
 SAMPLE = {True: 2_000, False: 8_000}  # examples per run: of several digits, of one
 PLAIN = 60  # examples of the plain rendition
 # What Torch7 made per second in one process, where the paper's generators were measured.
 ORIGINAL = {
     "segmentation": "680-850",
-    **dict.fromkeys(list(clutter.TASKS)[1:], "2500-5300"),
+    **dict.fromkeys(list(TASKS)[1:], "2500-5300"),
 }
 
 
@@ -71,7 +72,7 @@ def pixel_seconds() -> float:
     return seconds(many, 5, time.process_time) / 1000 / 784
 
 
-def pixels(task: clutter.Task) -> float:
+def pixels(task: Task) -> float:
     """Look-ups an example needs at least."""
     digits = task.digits[0] + 0.5 if task.digits else 1  # the number is rounded up
     size = 28 * sum(task.scale) / 2
@@ -82,7 +83,7 @@ def pixels(task: clutter.Task) -> float:
 
 def measure(name: str, directory: Path, workers: int, repeats: int, pixel: float) -> None:
     """Print the lines of one task."""
-    task = clutter.TASKS[name]
+    task = TASKS[name]
     images, labels = mnist.load_split(directory, "train")
     count = SAMPLE[task.digits is not None]
     plain = plain_clutter.examples(name, images, labels)
@@ -141,7 +142,7 @@ def main() -> None:
         f"{'task':18}{'mode':12}{'generate':>10}{'floor':>7}{'to file':>10}{'floor':>7}"
         f"{f'{settings.workers} workers':>12}{'plain':>9}{'gain':>8}{'original':>11}"
     )
-    for task in clutter.TASKS:
+    for task in TASKS:
         measure(task, settings.mnist, settings.workers, settings.repeats, pixel)
 
 

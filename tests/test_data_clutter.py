@@ -8,7 +8,8 @@ import plain_clutter
 import pytest
 
 from mg.data import SPLITS, clutter, hdf5, mnist
-from mg.data.clutter import TASKS, Settings
+from mg.data.clutter import Settings
+from mg.data.tasks import TASKS
 from mg.errors import UserError
 
 # The first 16 examples of every task and split of the authors' generators, and the digits in them.

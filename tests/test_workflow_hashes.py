@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "workflow"))
 import hashes
 
-from mg.data.clutter import TASKS
+from mg.data.tasks import TASKS
 from mg.networks.registry import NETWORKS
 
 TASK = {"mnist": "translation", "cifar": "cifar10", "imagenet": "imagenet"}
@@ -22,6 +22,7 @@ MEANS = {
         "data/download.py",
         "data/hdf5.py",
         "data/mnist.py",
+        "data/tasks.py",
     ),
     *("data/parallel.py", "data/progress.py"),
     *("training/board.py", "training/cards.py", "training/checkpoint.py", "training/model.py"),
@@ -155,15 +156,15 @@ def test_another_network_task_or_measure_leaves_the_rest_as_it_is(copy):
     copy("networks/settings.py", new="\n\ndef deep(*, n_layer=1):\n    return n_layer\n")
     entry = '"r_sg": Network(settings.single_grid, True),'
     copy("networks/registry.py", entry, entry + '\n        "deep": Network(settings.deep, False),')
-    entry = '_mnist("scaling"),'
-    copy("networks/registry.py", entry, entry + '\n        _mnist("shear"),')
-    entry = '"translation": Task("mnist-tra", ANYWHERE),'
-    copy("data/clutter.py", entry, entry + '\n    "shear": Task("mnist-she", CENTRE, shear=30),')
+    entry = 'DatasetSpec("cifar10", "cifar", 3, 10, 32),'
+    copy("networks/registry.py", entry, entry + '\n    DatasetSpec("svhn", "cifar", 3, 10, 32),')
+    entry = '"translation": Task("mnist-tra", "anywhere"),'
+    copy("data/tasks.py", entry, entry + '\n    "shear": Task("mnist-she", "centre", shear=30),')
     copy("metrics.py", new="\n\ndef dice():\n    return 1\n")
     assert trainings() == weights and datasets() == data
     first = hashes.code_of_training("mnist", "translation", "deep"), hashes.code_of_data("shear")
     copy("networks/settings.py", "def deep(*, n_layer=1)", "def deep(*, n_layer=2)")
-    copy("data/clutter.py", "CENTRE, shear=30", "CENTRE, shear=40")
+    copy("data/tasks.py", "shear=30", "shear=40")
     assert trainings() == weights and datasets() == data
     assert hashes.code_of_training("mnist", "translation", "deep") != first[0]
     assert hashes.code_of_data("shear") != first[1]
@@ -191,7 +192,10 @@ def test_code_that_a_network_is_built_by_counts_for_it(copy, module, old, new, n
 
 def test_code_that_makes_a_data_set_counts_for_it(copy):
     before = datasets()
-    copy("data/clutter.py", '"mnist-rot", CENTRE, rotation=60', '"mnist-rot", CENTRE, rotation=61')
+    copy("data/tasks.py", "CLASSES = 10", "CLASSES = 11")
+    assert changed(before, datasets()) == set(TASKS)
+    before = datasets()
+    copy("data/tasks.py", '"mnist-rot", "centre", rotation=60', '"mnist-rot", "centre", rotation=7')
     rotated = datasets()
     assert changed(before, rotated) == {"rotation"}
     copy("data/clutter.py", "_BLOCK = 128", "_BLOCK = 256")

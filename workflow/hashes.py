@@ -25,7 +25,8 @@ def code(modules: Iterable[str]) -> str:
 
 def code_of_data(task: str) -> str:
     """Hash of what decides a data set."""
-    followed = ("data/clutter.py", "data/mnist.py")  # the latter's reading, not its fetching
+    # Of the digits their reading, not their fetching.
+    followed = ("data/clutter.py", "data/tasks.py", "data/mnist.py")
     parts = used_by("data/clutter.py", "generate_file", {task}, followed)
     return _digest([code(["data/compiled.py"]), *parts.values()])
 
@@ -193,7 +194,8 @@ def _entries(table: ast.expr, under: frozenset[str] = frozenset()) -> Iterator[t
     match table:
         case ast.Dict(keys=keys, values=values):
             for key, value in zip(keys, values, strict=True):
-                yield from _entries(value, under | {ast.literal_eval(key)})
+                name = {ast.literal_eval(key)} if key else set()  # none: entries of another table
+                yield from _entries(value, under | name)
         case ast.DictComp(generators=[ast.comprehension(iter=ast.Tuple(elts=calls))]):
             yield from ((frozenset({ast.literal_eval(call.args[0])}), call) for call in calls)
         case _:

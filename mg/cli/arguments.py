@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mg.data.progress import say
+from mg.data.tasks import TASKS
 from mg.networks.registry import DATASETS
 
-TASKS = tuple(name for name, spec in DATASETS.items() if spec.family == "mnist")
 CLASSIFICATION = tuple(name for name in DATASETS if name not in TASKS)
 ARCHIVES = tuple(name for name, spec in DATASETS.items() if spec.family == "cifar")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from mg.cli.arguments import (
     ARCHIVES,
     CLASSIFICATION,
-    TASKS,
     add_command,
     whole,
 )
 from mg.data import SPLITS
 from mg.data.progress import say
+from mg.data.tasks import TASKS
 
 
 def add_fetch(commands) -> None:

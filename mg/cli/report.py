@@ -6,12 +6,12 @@ from pathlib import Path
 
 from mg.cli.arguments import (
     CLASSIFICATION,
-    TASKS,
     add_command,
     add_files,
     add_kinds,
     whole,
 )
+from mg.data.tasks import TASKS
 
 
 def add_table(commands) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mg.cli.arguments import (
     CLASSIFICATION,
-    TASKS,
     add_command,
     add_compute_options,
     add_workers_option,
@@ -14,6 +13,7 @@ from mg.cli.arguments import (
     whole,
 )
 from mg.data.progress import say
+from mg.data.tasks import TASKS
 from mg.errors import UserError
 
 

@@ -17,51 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mg.data import SPLITS, compiled, hdf5
-from mg.data.compiled import ANYWHERE, APART, CENTRE
 from mg.data.mnist import load_split, sha256, split_files, verify_unchanged
 from mg.data.parallel import in_order
 from mg.data.progress import Progress
+from mg.data.tasks import CLASSES, TASKS, resolve_task
 from mg.errors import UserError
 
 VERSION = 1  # of the generator; another number, another data set
 SEEDS = {"paper": 1, "independent": 0}  # the default of each mode; 1 is the authors'
-CLASSES = 10
 _BLOCK = 128  # examples made at once
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a task does to its digits (paper, sections 4.1 and 4.2)."""
-
-    released_name: str
-    placement: int
-    scale: tuple[float, float] = (1.0, 1.0)
-    rotation: float = 0.0  # degrees, either way
-    shear: float = 0.0  # degrees, either way
-    digits: tuple[float, float] | None = None  # mean and deviation of their number; None: one
-    counts: tuple[int, int, int] = (50_000, 10_000, 10_000)  # train, valid, test
-
-    @property
-    def classes(self) -> int:
-        """Channels of the target: one per class where digits are told apart."""
-        return CLASSES if self.digits else 1
-
-
-TASKS = {
-    "segmentation": Task(
-        "mnist-seg",
-        APART,
-        scale=(0.5, 1.25),
-        rotation=60,
-        digits=(5.0, 0.5),
-        counts=(10_000, 1_000, 1_000),
-    ),
-    "spatial_transform": Task("mnist-spt", ANYWHERE, scale=(0.5, 1.5), rotation=60, shear=60),
-    "rotation": Task("mnist-rot", CENTRE, rotation=60),
-    "affine_transform": Task("mnist-aff", CENTRE, shear=60),
-    "scaling": Task("mnist-sca", CENTRE, scale=(0.5, 1.5)),
-    "translation": Task("mnist-tra", ANYWHERE),
-}
 
 
 @dataclass(frozen=True)
@@ -94,18 +58,6 @@ class _Plan(NamedTuple):
     seed: int
     settings: Settings  # scale and digits filled in
     recipe: compiled.Recipe
-
-
-def resolve_task(name: str) -> str:
-    """Return the name of a task; the released names (mnist-seg, ...) are accepted.
-
-    Raises:
-        UserError: no such task.
-    """
-    for task, description in TASKS.items():
-        if name in (task, description.released_name):
-            return task
-    raise UserError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}")
 
 
 def _plan(
@@ -158,7 +110,7 @@ def _recipe(task: str, settings: Settings) -> tuple[Settings, compiled.Recipe]:
     if not (0 < mean < math.inf and 0 <= std < math.inf):
         raise UserError(f"number of digits: mean {mean} must be positive and deviation {std} >= 0")
     recipe = compiled.Recipe(
-        description.placement,
+        compiled.PLACEMENTS.index(description.placement),
         math.radians(description.rotation),
         math.radians(description.shear),
         float(low),

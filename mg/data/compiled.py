@@ -315,7 +315,8 @@ def scale(source, box, size, scratch, out):
 
 # Examples
 
-ANYWHERE, CENTRE, APART = range(3)  # where a sprite goes; APART: where it covers little
+PLACEMENTS = ("anywhere", "centre", "apart")  # where a sprite goes; apart: where it covers little
+ANYWHERE, CENTRE, APART = range(len(PLACEMENTS))
 OVERLAP = 0.3  # share of a sprite's non-zero pixels that may fall on others
 _POSITIONS = 10  # tried per size
 _SIZES = 1000  # tried per digit before the canvas counts as full

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mg.data import MOST_CLASSES
+from mg.data.tasks import RELEASED_NAMES, TASKS
 from mg.errors import UserError
 from mg.networks import settings
 from mg.networks.option_checks import choice, whole_number
@@ -29,34 +30,17 @@ class DatasetSpec:
     size: int
 
 
-def _mnist(name: str, classes: int = 1) -> DatasetSpec:
-    return DatasetSpec(name, "mnist", 1, classes, 64)
-
-
 DATASETS = {
-    spec.name: spec
-    for spec in (
-        _mnist("segmentation", 10),
-        _mnist("spatial_transform"),
-        _mnist("rotation"),
-        _mnist("affine_transform"),
-        _mnist("scaling"),
-        _mnist("translation"),
-        DatasetSpec("cifar10", "cifar", 3, 10, 32),
-        DatasetSpec("cifar100", "cifar", 3, 100, 32),
-        DatasetSpec("imagenet", "imagenet", 3, 1000, 224),
-    )
+    **{task: DatasetSpec(task, "mnist", 1, TASKS[task].classes, 64) for task in TASKS},
+    **{
+        spec.name: spec
+        for spec in (
+            DatasetSpec("cifar10", "cifar", 3, 10, 32),
+            DatasetSpec("cifar100", "cifar", 3, 100, 32),
+            DatasetSpec("imagenet", "imagenet", 3, 1000, 224),
+        )
+    },
 }
-
-RELEASED_NAMES = {
-    "mnist-seg": "segmentation",
-    "mnist-spt": "spatial_transform",
-    "mnist-rot": "rotation",
-    "mnist-aff": "affine_transform",
-    "mnist-sca": "scaling",
-    "mnist-tra": "translation",
-}
-
 
 SCHEMES = ("unit", "released")  # of initialisation; the first is the default
 

@@ -21,6 +21,7 @@ from mg import networks
 from mg.data import hdf5
 from mg.data.cifar_preparation import PREPARATIONS, Preparation, draw_balanced
 from mg.data.progress import say
+from mg.data.tasks import RELEASED_NAMES
 from mg.errors import UserError
 
 LAYOUTS = {"mnist": hdf5.PIXELS, "cifar": hdf5.IMAGES, "imagenet": hdf5.FILES}
@@ -350,7 +351,7 @@ def _read(dataset: str, paths: Sequence[Path]) -> list[hdf5.Dataset]:
     parts = [hdf5.load(path, layout=LAYOUTS[spec.family]) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         given = part.attributes["task"]
-        if networks.registry.RELEASED_NAMES.get(given, given) != spec.name:
+        if RELEASED_NAMES.get(given, given) != spec.name:
             raise UserError(f"{path} holds {given}; needed are examples of {spec.name}")
     return parts
 

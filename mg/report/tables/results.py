@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mg.data.mnist import SHA256
+from mg.data.tasks import TASKS
 from mg.networks.published import UNNAMED, published_results
 from mg.records import COSTS, MEASURES
 from mg.report import render
@@ -111,8 +112,6 @@ def is_authors_test(test: dict[str, Any]) -> bool:
     """Whether a test set, by what it says of itself, is the authors' own of its task."""
     if test.get("mode") != "paper":
         return False
-    from mg.data.clutter import TASKS  # which loads the compiler
-
     task = TASKS.get(test.get("task"))
     theirs = task and AUTHORS_TEST | {
         "task": test["task"],
