@@ -52,7 +52,7 @@ def test_the_page_tells_which_networks_are_controls(page, run, tmp_path):  # noq
     model = save_model(tmp_path / "model.pt", "translation", label="sg")
     evaluate(model, data, metrics_path=tmp_path / "m.json", predictions_path=tmp_path / "p.h5")
     write_explorer([data], [tmp_path / "p.h5"], tmp_path / "page.html")
-    assert "<li>SG: of our own, as controls" in (tmp_path / "page.html").read_text()
+    assert "<li>SG: of our own, as a control" in (tmp_path / "page.html").read_text()
 
 
 def test_the_page_holds_what_the_files_hold(page, run):  # noqa: F811

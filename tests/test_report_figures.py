@@ -153,13 +153,15 @@ def test_a_control_is_said_to_be_one_whatever_its_label(name, run, tmp_path):
         metrics = read_json(folder / "metrics.json")
         write_json(folder / "metrics.json", metrics | {"architecture": network})
     caption = DRAWN[name](copy, tmp_path / "figure")
-    assert "my_own_net: of our own, as controls" in caption
+    assert "my_own_net: of our own, as a control" in caption
     assert caption in unescape((tmp_path / "figure.svg").read_text())
 
 
 def test_only_the_single_grid_networks_are_our_own():
     assert controls_note({"unet": None, "pmg": "pmg"}) == ""
-    assert controls_note({"r_sg": "r_sg", "sg": None}).startswith("SG and R-SG: of our own")
+    assert controls_note({"r_sg": "r_sg", "sg": None}).startswith(
+        "SG and R-SG: of our own, as controls"
+    )
     assert controls_note({"sg": "pmg", "sg_wide": "sg"}).startswith("sg_wide: of our own")
 
 

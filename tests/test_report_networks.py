@@ -102,6 +102,6 @@ def test_receptive_fields_are_said_to_be_of_the_papers_networks(tmp_path):
     caption = receptive_fields.draw_receptive_fields(tmp_path / "fields")
     svg = (tmp_path / "fields.svg").read_text(encoding="utf-8")
     assert "the paper's networks, of four grids, and its canvas of 64" in caption
-    assert "PMG with 2 to 6 grids" in caption and "SG: of our own, as controls" in svg
+    assert "PMG with 2 to 6 grids" in caption and "SG: of our own, as a control" in svg
     # One gap each of U-NET, PMG and R-PMG, and no other dotted line but the canvas, twice.
     assert len(re.findall(r"stroke-dasharray: 1,2.5", svg)) == 3

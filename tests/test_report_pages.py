@@ -93,7 +93,7 @@ def test_the_overview_tells_what_was_run_and_what_came_out(folder):
 def test_the_overview_tells_which_networks_are_controls(folder):
     assert "of our own, as" not in overview(folder)
     (folder / "unet.json").write_text(json.dumps(record(network="mine", architecture="sg")))
-    assert "<li>mine: of our own, as controls; the authors" in overview(folder)
+    assert "<li>mine: of our own, as a control; the authors" in overview(folder)
 
 
 @pytest.mark.parametrize(

@@ -286,12 +286,12 @@ def test_the_dash_of_a_constant_answer_is_explained(store, tmp_path):
 def test_controls_are_told_by_their_network_not_their_label(store, tmp_path):
     paths = store(record(network="sg", architecture="pmg"), record(network="w", architecture="sg"))
     results.write_results_table("segmentation", paths, prefix=tmp_path / "t")
-    assert "* w: of our own, as controls" in (tmp_path / "t.md").read_text()
+    assert "* w: of our own, as a control" in (tmp_path / "t.md").read_text()
     results.write_results_table("segmentation", paths[:1], prefix=tmp_path / "u")
     assert "of our own" not in (tmp_path / "u.md").read_text()
     expected = [("r_sg", 0)]
     results.write_results_table("segmentation", [], prefix=tmp_path / "v", expected=expected)
-    assert "* R-SG: of our own, as controls" in (tmp_path / "v.md").read_text()
+    assert "* R-SG: of our own, as a control" in (tmp_path / "v.md").read_text()
 
 
 def test_the_authors_numbers_stand_only_beside_their_test_set(store, tmp_path):

@@ -6,6 +6,7 @@ from mg.networks import settings
 from mg.networks.counting import layers, longest_path, total
 from mg.networks.published import published_results
 from mg.networks.registry import resolve_dataset, skeleton
+from mg.text import aligned
 
 NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
     *(
@@ -132,18 +133,9 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
     """Rows as text for a terminal."""
     cells = [list(COLUMNS.values())]
     cells += [[_printed(key, row[key]) for key in COLUMNS] for row in rows]
-    is_text = [key in ("network", "dataset", "options", "name") for key in COLUMNS]
-    is_text[-1] = True
-    sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(size) if text else cell.rjust(size)
-            for cell, size, text in zip(line, sizes, is_text, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*lines, "", *NOTES]) + "\n"
+    words = ("network", "dataset", "options", "name", [*COLUMNS][-1])
+    right = [i for i, key in enumerate(COLUMNS) if key not in words]
+    return "\n".join([*aligned(cells, right), "", *NOTES]) + "\n"
 
 
 def _pairs(values: dict[str, Any]) -> str:

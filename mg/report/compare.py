@@ -13,6 +13,7 @@ from mg.records import CLASS_MEASURES, MEASURES, read_configuration
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
 from mg.report.render import UNDEFINED, spread
 from mg.report.tables.summaries import Summary, read_metrics, summarise
+from mg.text import aligned
 
 LEVEL = 0.01
 """A difference counts when seeds alone make one so large this rarely, if they spread normally."""
@@ -270,7 +271,7 @@ def _results(lines: list[Line]) -> list[str]:
                 line.verdict,
             ]
         )
-    return _aligned([heading, *rows], right=(3, 4, 5, 6))
+    return aligned([heading, *rows], right=(3, 4, 5, 6))
 
 
 def _value(summary: Summary | None, measure: str) -> str:
@@ -293,17 +294,4 @@ def _differences(ours: dict[str, Any], theirs: dict[str, Any], kind: str) -> lis
     if not names:
         return [f"no {kind} differs"]
     rows = [[name, *(str(run.get(name, UNDEFINED)) for run in (ours, theirs))] for name in names]
-    return _aligned([[f"{kind} that differs", "ours", "theirs"], *rows])
-
-
-def _aligned(rows: list[list[str]], right: tuple[int, ...] = ()) -> list[str]:
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(size) if i in right else cell.ljust(size)
-            for i, (cell, size) in enumerate(zip(row, sizes, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return lines
+    return aligned([[f"{kind} that differs", "ours", "theirs"], *rows])

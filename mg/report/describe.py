@@ -1,16 +1,15 @@
 """The command `mg describe`: a network's layers as a table, and its drawing."""
 
-import csv
-import io
 import os
 from math import prod
 from typing import Any
 
 from torch import nn
 
-from mg.files import write_text
 from mg.networks.counting import Layer
 from mg.report.figures.network import draw_network, examine, kind_of, side_of
+from mg.report.render import write_csv
+from mg.text import aligned
 
 
 def describe(
@@ -27,7 +26,7 @@ def describe(
     print(format_layers(rows), end="")
     if path_prefix is None:
         return
-    write_text(f"{path_prefix}.csv", _csv(rows))
+    write_csv(f"{path_prefix}.csv", [*rows[0]], (row.values() for row in rows))
     draw_network(network, dataset, options, path_prefix)
 
 
@@ -64,41 +63,15 @@ def format_layers(rows: list[dict[str, Any]]) -> str:
     """The table of layers as text, with a line of totals."""
     sums = {key: sum(row[key] for row in rows) for key in ("parameters", "multiply_adds")}
     sums["depth"] = max(row["depth"] for row in rows if row["live"])
-    cells = [
-        [
-            "layer",
-            "type",
-            "in",
-            "out",
-            "k",
-            "stride",
-            "size",
-            "depth",
-            "parameters",
-            "multiply-adds",
-        ]
-    ]
+    heads = "layer type in out k stride size depth parameters multiply-adds".split()
+    cells = [[*heads, ""]]
     for row in [*rows, {"name": "total", **sums}]:
         values = [row.get(key, "") for key in rows[0] if key != "live"]
         text = [f"{value:,}" if isinstance(value, int) else value for value in values]
-        cells.append(text + ([] if row.get("live", True) else ["cannot influence the output"]))
-    sizes = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = []
-    for line in cells:
-        left, right = line[:2], line[2:]
-        parts = [text.ljust(size) for text, size in zip(left, sizes, strict=False)]
-        parts += [text.rjust(size) for text, size in zip(right, sizes[2:], strict=False)]
-        lines.append("  ".join([*parts, *line[len(sizes) :]]).rstrip())
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+        cells.append([*text, "" if row.get("live", True) else "cannot influence the output"])
+    lines = aligned(cells, range(2, len(heads)))
+    lines.insert(-1, lines[1])
+    return "\n".join(lines) + "\n"
 
 
 def _parameters(model: nn.Module, layer: Layer) -> int:

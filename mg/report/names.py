@@ -48,10 +48,12 @@ def controls_note(networks: Mapping[str, str | None]) -> str:
     own = [label for label, network in networks.items() if (network or label) in CONTROLS]
     if not own:
         return ""
-    return (
-        f"{' and '.join(map(network_name, in_order(own)))}: of our own, as controls; the authors "
-        "show such single-grid networks but did not release them."
-    )
+    names = " and ".join(map(network_name, in_order(own)))
+    if len(own) == 1:
+        words = "of our own, as a control; the authors show such a single-grid network but did not"
+        return f"{names}: {words} release it."
+    words = "of our own, as controls; the authors show such single-grid networks but did not"
+    return f"{names}: {words} release them."
 
 
 def task_name(task: str, digits: bool = False) -> str:

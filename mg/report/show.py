@@ -12,6 +12,7 @@ import numpy as np
 from mg.data import hdf5
 from mg.errors import UserError
 from mg.files import read_json
+from mg.text import aligned
 
 SAMPLE = 256  # rows that the range of a data set is taken from
 READABLE = "an intact HDF5 file of `mg`; if one of its commands wrote it, write it again"
@@ -119,9 +120,7 @@ def _csv(path: Path) -> Iterator[str]:
         return
     columns = max(map(len, rows))
     rows = [row + [""] * (columns - len(row)) for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(columns)]
-    for row in rows:
-        yield "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True))
+    yield from aligned(rows, headed=False)
 
 
 def _torch(path: Path) -> Iterator[str]:
