@@ -68,9 +68,13 @@ def test_time_to_quality_goes_down_until_the_goal_is_missed(tiny, tmp_path):
         *("--device", "cpu", "--threads", 1),
     )
     text = printed("time_to_quality.py", *arguments)
-    (paper,), (fast,) = rows(text, "paper"), rows(text, "fast")
-    assert (paper[1], fast[1]) == ("128", "64")
-    assert ("was reached with" in text) == (float(fast[3].split()[0]) >= float(paper[3].split()[0]))
+    (paper,) = rows(text, "paper")
+    for name in ("adamw", "muon"):
+        (fast,) = rows(text, name)
+        assert (paper[1], fast[1]) == ("128", "64")
+        reached = float(fast[3].split()[0]) >= float(paper[3].split()[0])
+        assert (f"{name} reached it with 64 images, 1/2.0" in text) == reached
+        assert (f"{name} did not reach it" in text) != reached
     assert printed("time_to_quality.py", *arguments) == text  # nothing is trained again
     printed("time_to_quality.py", *arguments, "--epochs", 2)  # the results of 4 are not taken
     assert json.loads((tmp_path / "out/paper/seed0/run.json").read_text())["images"] == 64

@@ -29,6 +29,7 @@ RECIPES = [
     Recipe(optimizer="sgd", learning_rate=0.125, batch=8),
     Recipe(optimizer="sgd", learning_rate=0.125, batch=8, accumulate=2),
     Recipe(optimizer="adamw", learning_rate=2**-6, batch=8),
+    Recipe(optimizer="muon", learning_rate=2**-6, batch=8),
 ]
 STEPS = 8
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -159,8 +160,8 @@ def test_auto_compiles_long_trainings_on_a_card_and_records_short_ones():
 def test_a_recorded_step_gives_the_same_weights(kind, recipe, activations):
     """Up to rounding: sums on a GPU come in any order.
 
-    AdamW scales a gradient that is little more than rounding up to a whole step; there, only the
-    losses are compared.
+    AdamW scales a gradient that is little more than rounding up to a whole step, as Muon does a
+    direction; there, only the losses are compared.
     """
     eager, eager_loss, *_ = trained(recipe, "eager", "cuda", activations)
     graph, loss, execution, lines = trained(recipe, kind, "cuda", activations)

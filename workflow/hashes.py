@@ -67,6 +67,7 @@ def trained_by(family: str) -> list[str]:
         "training/device.py",
         "training/feed.py",
         "training/loop.py",
+        "training/muon.py",
         "training/objective.py",
         "training/prior.py",
         "training/recipe.py",

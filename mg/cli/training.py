@@ -78,7 +78,7 @@ def add_train(commands) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of weights and order of examples")
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="HDF5 files")
     parser.add_argument("--valid", type=Path, help="HDF5 file to measure progress on")
-    parser.add_argument("--optimizer", default="sgd", help="sgd or adamw")
+    parser.add_argument("--optimizer", default="sgd", help="sgd, adamw or muon")
     parser.add_argument(
         "--schedule",
         default="paper",

@@ -28,7 +28,8 @@ class Recipe:
 
     Attributes:
         optimizer: `sgd` (momentum 0.9, not Nesterov; its momentum is forgotten at every epoch, as
-            in the authors' code) or `adamw`.
+            in the authors' code), `adamw`, or `muon` (`mg/training/muon.py`), which needs the
+            fewest images here (docs/performance.md, "Time to quality").
         schedule: `exponential`: from 1 to 1/1000 of the rate, epoch by epoch. `steps`: a fifth
             after 30, 60 and 80 % of the epochs. `paper`: the first for plain networks, the second
             for residual ones (benchmarks/paper_recipe.py has what either brings).
@@ -64,7 +65,7 @@ class Recipe:
     sync_batch_norm: bool = False
 
     CHOICES = {
-        "optimizer": ("sgd", "adamw"),
+        "optimizer": ("sgd", "adamw", "muon"),
         "schedule": ("paper", "exponential", "steps", "every_30", "one_cycle"),
         "precision": ("float32", "bfloat16", "auto"),
     }
@@ -120,10 +121,14 @@ class Recipe:
         """The optimiser over every parameter of `model` that is trained."""
         import torch
 
+        from mg.training.muon import Muon
+
         parameters = [p for p in model.parameters() if p.requires_grad]
         common = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         if self.optimizer == "adamw":
             return torch.optim.AdamW(parameters, fused=True, **common)
+        if self.optimizer == "muon":
+            return Muon(parameters, **common)
         return torch.optim.SGD(parameters, momentum=0.9, fused=True, **common)
 
     @property
