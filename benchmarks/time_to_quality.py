@@ -35,7 +35,7 @@ PAPER = Recipe()
 ONE_CYCLE = Recipe(schedule="one_cycle", precision="auto", output_prior=True)
 FAST = {
     "adamw": replace(ONE_CYCLE, optimizer="adamw", learning_rate=0.02, weight_decay=0.05),
-    "muon": replace(ONE_CYCLE, optimizer="muon", learning_rate=0.05, weight_decay=0.05),
+    "muon": replace(ONE_CYCLE, optimizer="muon", learning_rate=0.035, weight_decay=0.05),
 }
 
 
