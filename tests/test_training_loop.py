@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -382,15 +383,20 @@ def interrupted(tiny, output):
     "device, execution",
     [("cpu", "eager"), *(pytest.param("cuda", kind, marks=needs_cuda) for kind in RECORDED)],
 )
-def test_every_execution_goes_on_where_it_was_interrupted(tiny, tmp_path, device, execution):
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_every_execution_goes_on_where_it_was_interrupted(
+    tiny, tmp_path, optimizer, device, execution
+):
     """Up to rounding on a card; what is done apart from steps reads and restores the same state."""
-    how = {"device": torch.device(device), "execution": execution}
-    train(tiny, tmp_path / "whole", **how)
+    recipe = replace(RECIPE, optimizer=optimizer)
+    how = {"recipe": recipe, "device": torch.device(device), "execution": execution}
+    weights = train(tiny, tmp_path / "whole", **how)
     with pytest.raises(loop.Interrupted):
         train(tiny, tmp_path / "cut", log=end_in_the_third_epoch, **how)
     lines = []
-    train(tiny, tmp_path / "cut", log=lines.append, **how)
+    again = train(tiny, tmp_path / "cut", log=lines.append, **how)
     assert lines[0].startswith("resumed at epoch 3")
+    assert device != "cpu" or same(weights, again)
     whole, cut = (read_history(tmp_path / name) for name in ("whole", "cut"))
     for column in ("train_loss", "valid_loss"):
         assert cut[column] == pytest.approx(whole[column], rel=0 if device == "cpu" else 0.1)
