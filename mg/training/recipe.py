@@ -28,8 +28,8 @@ class Recipe:
 
     Attributes:
         optimizer: `sgd` (momentum 0.9, not Nesterov; its momentum is forgotten at every epoch, as
-            in the authors' code), `adamw`, or `muon` (`mg/training/muon.py`), which needs the
-            fewest images here (docs/performance.md, "Time to quality").
+            in the authors' code), `adamw`, or `muon` (`mg/training/muon.py`), which comes
+            furthest with few images (docs/performance.md, "Time to quality").
         schedule: `exponential`: from 1 to 1/1000 of the rate, epoch by epoch. `steps`: a fifth
             after 30, 60 and 80 % of the epochs. `paper`: the first for plain networks, the second
             for residual ones (benchmarks/paper_recipe.py has what either brings).
