@@ -36,7 +36,7 @@ from mg.training.recipe import Recipe
 from mg.training.training import Training
 
 NETWORKS = {"unet": [24, 48, 96], "pmg": [16, 8, 8]}
-# The recipe of the default configuration, translation cut short.
+# AdamW's, as the default configuration had it when this was measured, translation cut short.
 RECIPE = Recipe(
     "adamw", "one_cycle", 0.02, epochs=6, iterations=125, batch=16, precision="auto",
     output_prior=True,

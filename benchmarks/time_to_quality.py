@@ -96,6 +96,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     settings = parser.parse_args()
+    if settings.least < 2:
+        parser.error(f"--least {settings.least}: the largest part tried is a half, so 2 at least")
 
     device = choose_device(settings.device)
     amount = {"iterations": settings.iterations, "batch": settings.batch}

@@ -75,6 +75,16 @@ def test_other_widths_are_no_published_network(tmp_path):
     assert "published" not in text  # nor in the notes
 
 
+def test_a_network_of_another_version_is_shown_and_compared_with_nothing(tmp_path):
+    paths = [
+        record(tmp_path / "a.json", "mg", {"n_layer": 2}),
+        record(tmp_path / "b.json", "gone", {"n_layer": 2}),
+    ]
+    rows, text = table(tmp_path, paths)
+    assert {row["network"]: row["published_as"] for row in rows} == {"mg": "MG-11", "gone": ""}
+    assert "| gone |" in text
+
+
 def test_recipes_that_differ_are_named(tmp_path):
     def trained(name, rate):
         recipe = {"recipe": {"learning_rate": rate, "epochs": 200}}

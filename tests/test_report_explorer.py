@@ -107,12 +107,22 @@ def test_maps_of_another_test_set_are_refused(run, tmp_path):  # noqa: F811
     assert not (tmp_path / "e.html").exists()
 
 
+def test_a_set_may_call_its_task_as_the_authors_do(run, tmp_path):  # noqa: F811
+    data = save_data(tmp_path / "test.h5", "mnist-tra", n=6)
+    predictions = files(run, "predictions.h5", "translation")
+    write_explorer([data], predictions, tmp_path / "page.html")
+    (task,) = content(tmp_path / "page.html")["tasks"]
+    assert task["name"] == "Translation" and len(task["networks"]) == 3
+
+
 def test_what_does_not_belong_is_refused(run, tmp_path):  # noqa: F811
     data, predictions = [run / "translation/test.h5"], files(run, "predictions.h5", "segmentation")
     with pytest.raises(UserError, match="is of segmentation, which no test set is given for"):
         write_explorer(data, predictions, tmp_path / "e.html")
     with pytest.raises(UserError, match="at least one"):
         write_explorer([], [], tmp_path / "e.html")
+    with pytest.raises(UserError, match="are both of translation"):
+        write_explorer(data * 2, [], tmp_path / "e.html")
     (tmp_path / "p.h5").write_text("nothing")
     with pytest.raises(UserError, match="p.h5 is not a file of predictions"):
         write_explorer(data, [tmp_path / "p.h5"], tmp_path / "e.html")

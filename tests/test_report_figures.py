@@ -240,10 +240,9 @@ def test_curves_say_over_how_many_seeds_they_are_means_and_which_axis_is_logarit
 def test_maps_come_with_what_was_measured_of_them(run, tmp_path):
     paths = files(run, "saliency.h5")
     caption = saliency_panel(paths, tmp_path / "f")
-    for path in paths:
-        if path.parts[-3:-1] == ("pmg", "seed0"):
-            ratio = attention_ratio(read(path))
-            assert f"PMG {ratio:.2f}" in caption and "An empty map: " in caption
+    (path,) = [path for path in paths if path.parts[-3:-1] == ("pmg", "seed0")]
+    ratio = attention_ratio(read(path))
+    assert f"PMG {ratio:.2f}" in caption and "An empty map: " in caption
 
 
 def test_the_same_results_give_the_same_files(run, tmp_path):
@@ -358,6 +357,20 @@ def test_damaged_histories_are_refused(content, tmp_path):
     path.write_text(content)
     with pytest.raises(UserError, match="history.csv"):
         learning_curves([path], tmp_path / "curves")
+
+
+def test_only_one_data_set_of_a_task_is_taken(run, tmp_path):
+    data = run / "translation/test.h5"
+    released = save_data(tmp_path / "released.h5", "mnist-tra", n=6)
+    for draw in (
+        dataset_sheet,
+        lambda paths, prefix: spatial_panel(paths, files(run, "predictions.h5", "tr*"), prefix),
+    ):
+        for twice in ([data, data], [data, released]):
+            with pytest.raises(UserError, match="are both of translation; give one of each task"):
+                draw(twice, tmp_path / "f")
+        assert not list(tmp_path.glob("f*"))
+        draw([released], tmp_path / "g")  # the authors' name of the task
 
 
 def test_figures_refuse_what_does_not_belong(run, tmp_path):

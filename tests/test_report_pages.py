@@ -137,7 +137,13 @@ def test_classifiers_are_ranked_by_their_error(tmp_path):
     assert "canvas of 32 × 32 pixels<" in text and "digits of" not in text
     assert re.search(r'<td class="n best"[^>]*>30.50 ± 0.71</td>', text)
     assert re.search(r'<td class="n"[^>]*>40.50 ± 0.71</td>', text)
-    assert "None of the claims concerns what was run" in text
+    assert "None of the claims concerns what was run" in text and "MNIST's digits" not in text
+
+    settings = {"run": "classes", "expected": [("cifar100", "mg", 0)], "digits": True}
+    pages.write_overview(paths, tmp_path / "overview.html", **settings)
+    text = html.unescape((tmp_path / "overview.html").read_text())
+    assert "missing: MNIST's digits in CIFAR-100's format MG seed 0" in text
+    assert "CIFAR-100" not in text.replace("MNIST's digits in CIFAR-100's format", "")
 
 
 def test_a_mean_over_some_of_the_seeds_says_so_and_does_not_lead(tmp_path):

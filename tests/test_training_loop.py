@@ -315,6 +315,28 @@ def test_an_interrupted_training_ends_with_the_same_weights(tiny, whole, tmp_pat
     assert not (cut / "checkpoints").exists()
 
 
+def test_a_history_never_mixes_two_validation_sets(tiny, whole, tmp_path):
+    """The weights do not follow from them, so the training goes on."""
+    process = subprocess.Popen(command(tiny, tmp_path), stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "checkpoints" / "history.csv", process)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    with open(tmp_path / "checkpoints" / "history.csv", newline="") as handle:
+        done = list(csv.DictReader(handle))
+    assert all(row["valid_loss"] for row in done)
+
+    other = command(tiny, tmp_path, "--valid", str(tiny / "train.h5"))
+    ended = subprocess.run(other, check=True, capture_output=True, text=True)
+    assert "another validation set than before" in ended.stderr
+    with open(tmp_path / "history.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [bool(row["valid_loss"]) for row in rows] == [i >= len(done) for i in range(len(rows))]
+    assert [row["valid_mean_iu"] == "" for row in rows] == [i < len(done) for i in range(len(rows))]
+    assert [row["train_loss"] for row in rows[: len(done)]] == [row["train_loss"] for row in done]
+    assert same(whole, read_torch(tmp_path / "model.pt")["state_dict"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_a_training_that_is_warned_twice_writes_a_checkpoint(tiny, tmp_path, number):
     """As by SGE before it kills."""

@@ -87,6 +87,14 @@ def test_impossible_settings_are_named(settings, named):
         Recipe(**settings)
 
 
+def test_there_may_be_no_decay_but_no_rate_of_nothing():
+    assert Recipe(weight_decay=0).weight_decay == 0
+    with pytest.raises(UserError, match="weight_decay is -1; it must be a number of 0 or more"):
+        Recipe(weight_decay=-1)
+    with pytest.raises(UserError, match="learning_rate is 0; it must be a number above 0"):
+        Recipe(learning_rate=0)
+
+
 def test_sgd_is_the_papers():
     model = torch.nn.Linear(2, 1)
     (group,) = PAPER.build_optimizer(model).param_groups

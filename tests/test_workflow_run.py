@@ -11,6 +11,8 @@ import pandas
 import pytest
 import yaml
 
+from mg.data import hdf5
+
 ROOT = Path(__file__).parent.parent
 TINY = {
     "run": "tiny",
@@ -200,8 +202,12 @@ def test_other_digits_of_ones_own_make_other_data(mnist_directory, tmp_path):
     target = "results/tiny/data/translation/test.h5"
     assert snakemake(tmp_path, config, "--", target).returncode == 0
     assert planned(tmp_path, config, target) == {}
+    before = hdf5.load(tmp_path / target, count=1).attributes["images_sha256"]
     change_a_digit(tmp_path / "own")
     assert planned(tmp_path, config, target)["generate"] == 1
+    done = snakemake(tmp_path, config, "--", target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hdf5.load(tmp_path / target, count=1).attributes["images_sha256"] != before
 
 
 def test_the_package_of_the_checkout_computes_wherever_it_is_called(mnist_directory, tmp_path):

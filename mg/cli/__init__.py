@@ -49,9 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _users_message(error: BaseException) -> str | None:
     """What to tell of an error that is not a fault of this program; None if it is one."""
-    # Who turned a GPU's own error into a `UserError` says more; other causes were not foreseen.
-    foreseen = type(error.__cause__).__name__ == "OutOfMemoryError"
-    if short_of_memory(error) and not foreseen:
+    if short_of_memory(error):
         return (
             "not enough memory; use a smaller set or batch, fewer workers, or a machine with more "
             "(in a container, see /dev/shm too)"

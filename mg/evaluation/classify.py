@@ -81,10 +81,7 @@ def _outputs(
     """The logits (B, classes) of every example, measured on the way."""
     progress.expect(len(feed))
     for x, y in feed.once(batch):
-        try:
-            logits = model(x.flatten(0, -4))
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(f"batch {batch} does not fit the GPU; choose a smaller one") from error
+        logits = model(x.flatten(0, -4))
         logits = logits.view(len(y), -1, logits.shape[-1]).float().mean(1)  # over crops
         metrics.update(logits, y)
         progress.advance(len(y))

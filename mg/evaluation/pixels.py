@@ -85,10 +85,7 @@ def predict(
     progress.expect(len(inputs))
     for start in range(0, len(inputs), batch):
         part = slice(start, min(start + batch, len(inputs)))
-        try:
-            logits = forward(model, torch.as_tensor(inputs[part]).to(device))
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(f"batch {batch} does not fit the GPU; choose a smaller one") from error
+        logits = forward(model, torch.as_tensor(inputs[part]).to(device))
         yield part, logits
         progress.advance(len(logits))
 

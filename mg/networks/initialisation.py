@@ -1,8 +1,8 @@
 """How the weights of a network are drawn.
 
-The default is "unit": trained with the recipe of the default configuration, the schemes differ less
-than two seeds do, and "released" makes seeds differ more (benchmarks/initialisation.py has the
-numbers). "released" is for repeating the authors' trainings.
+The default is "unit": trained with AdamW on one cycle, the schemes differ less than two seeds do,
+and "released" makes seeds differ more (benchmarks/initialisation.py has the numbers). "released" is
+for repeating the authors' trainings.
 """
 
 from math import sqrt

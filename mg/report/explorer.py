@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from mg.data import hdf5
+from mg.data.tasks import resolve_task
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES
 from mg.files import write_text
 from mg.report import render, style
-from mg.report.figures.reading import Paths, read_predictions, read_saliency
+from mg.report.figures.reading import Paths, read_predictions, read_saliency, sets_by_task
 from mg.report.figures.saliency import HUES, LEVELS, saliency_levels
 from mg.report.figures.segmentation import ERRORS
 from mg.report.names import in_order, network_name, task_name, tasks_in_order
@@ -47,7 +48,7 @@ def write_explorer(
     """
     if count < 1 or not data_paths:
         raise UserError("the explorer needs at least one test set (--data) and one example")
-    sets = {_task(path): path for path in data_paths}
+    sets = sets_by_task(data_paths)
     predictions = _by_task(prediction_paths, sets)
     maps = _by_task(saliency_paths, sets)
     tasks = [
@@ -68,10 +69,6 @@ def write_explorer(
     }
     title = f"Explore run {run}" if run else "Explore a run"
     write_text(output, render.fill("explorer.html", title=title, content=content))
-
-
-def _task(path: str | os.PathLike) -> str:
-    return hdf5.load(path, count=1).attributes["task"]
 
 
 def _by_task(paths: Paths, sets: dict[str, Any]) -> dict[str, list]:
@@ -109,7 +106,7 @@ def _explorable(
             "maps": _maps(maps[label], shown) if label in maps else None,
         }
     return {
-        "name": task_name(data.attributes["task"]),
+        "name": task_name(resolve_task(data.attributes["task"])),
         "height": data.x.shape[2],
         "width": data.x.shape[3],
         "channels": data.y.shape[1],

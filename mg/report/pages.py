@@ -121,10 +121,11 @@ def _facts(
     trainings = f"{len(found)} of {len(found) + len(missing)}" if expected else f"{len(found)}"
     if missing:
         trainings += "; missing: " + ", ".join(
-            f"{task_name(task)} {network_name(label)} seed {seed}" for task, label, seed in missing
+            f"{task_name(task, digits)} {network_name(label)} seed {seed}"
+            for task, label, seed in missing
         )
     images = [
-        f"{task_name(task)} {_images([r for r in records if r['dataset'] == task])}"
+        f"{task_name(task, digits)} {_images([r for r in records if r['dataset'] == task])}"
         for task in tasks
     ]
     parts = [
@@ -184,7 +185,7 @@ def _duration(seconds: float) -> str:
 
 
 # The measure by which a task's networks are ranked: for classifiers the error, else the mean IU.
-MEASURES = {"mean_iu": "mean IU ↑", "top1_error": "top-1 error, % ↓"}
+MAIN_MEASURE = {"mean_iu": "mean IU ↑", "top1_error": "top-1 error, % ↓"}
 MEASURE_NOTES = {
     "mean_iu": "mean IU (intersection over union): of the pixels that are a digit in the truth or "
     "in the network's answer, the share on which both agree; mean over the classes of digits. 1 is "
@@ -216,8 +217,8 @@ def _main_table(summaries: Sequence[Summary], digits: bool) -> Table:
             if s is None or not s.records:
                 row.append(Cell("missing", kind="missing"))
             else:
-                digits, scale = (2, 0.01) if name == "top1_error" else (3, 1)
-                row.append(s.cell(name, digits, scale, best=leaders[task] == n))
+                decimals, scale = (2, 0.01) if name == "top1_error" else (3, 1)
+                row.append(s.cell(name, decimals, scale, best=leaders[task] == n))
         row += [parameters.cell(params[n]), multiply_adds.cell(macs[n])]
         rows.append(row)
     several = any(len(s.records) > 1 for s in summaries)
@@ -235,7 +236,7 @@ def _main_table(summaries: Sequence[Summary], digits: bool) -> Table:
         notes.append("parameters and multiply-adds (for one image): on the first task shown.")
     columns = [
         Column("network", numeric=False),
-        *(Column(task_name(task, digits), MEASURES[measure[task]]) for task in tasks),
+        *(Column(task_name(task, digits), MAIN_MEASURE[measure[task]]) for task in tasks),
         Column("parameters", parameters.name),
         Column("multiply-adds", multiply_adds.name),
     ]

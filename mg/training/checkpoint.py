@@ -15,7 +15,7 @@ import torch
 from mg.errors import UserError, short_of_memory
 from mg.files import atomic_path
 
-FORMAT = "mg-checkpoint-5"
+FORMAT = "mg-checkpoint-6"
 LOCK = "lock"
 _TRIES = 1000  # to make a folder that others remove at the same time
 

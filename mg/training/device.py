@@ -1,13 +1,18 @@
 """Which device a training runs on, and what it is called; how the processor computes."""
 
 import ctypes
+import os
 import platform
+from glob import glob
 from pathlib import Path
 
 import torch
 
+from mg.data.progress import say
 from mg.errors import UserError
 from mg.training import cards
+
+CARD_FILES = "/dev/nvidia[0-9]*"
 
 
 def choose_device(request: str = "auto") -> torch.device:
@@ -20,7 +25,8 @@ def choose_device(request: str = "auto") -> torch.device:
     their inputs to 10 bits (TF32).
 
     Args:
-        request: `auto` (a CUDA device, or the processor where there is none), `cpu`, `cuda` or
+        request: `auto` (a CUDA device, or the processor where there is none; a line says so where
+            there is a card that PyTorch can't use), `cpu`, `cuda` or
             `cuda:N`, which is taken whoever holds it.
 
     Raises:
@@ -30,6 +36,7 @@ def choose_device(request: str = "auto") -> torch.device:
         return torch.device("cpu")
     cards.narrow_to_one_mig_instance()
     if request == "auto" and not torch.cuda.is_available():
+        _say_if_a_card_lies_idle()
         return torch.device("cpu")
     if request in ("auto", "cuda"):
         if not torch.cuda.is_available():
@@ -45,6 +52,16 @@ def choose_device(request: str = "auto") -> torch.device:
             f" with N below {torch.cuda.device_count()}"
         ) from None
     return _use(device)
+
+
+def _say_if_a_card_lies_idle() -> None:
+    if glob(CARD_FILES) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        build = torch.version.cuda
+        why = f"its CUDA {build} may need a newer driver" if build else "it was built without CUDA"
+        say(
+            f"there is an NVIDIA card, but PyTorch {torch.__version__} cannot use it ({why});"
+            " going on with the processor (--device cuda makes this an error)"
+        )
 
 
 def _use(card: torch.device) -> torch.device:

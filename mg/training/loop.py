@@ -101,6 +101,8 @@ def train(
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
         if len(run.commits) > 1:
             log(f"goes on with other code than it began with: commits {', '.join(run.commits)}")
+        if run.history and state["valid_data"] != run.valid_data:
+            log("another validation set than before: its columns stay empty for earlier epochs")
     board = None
     if tensorboard and team.first:
         folder = tensorboard / training.dataset / training.label / f"seed{training.seed}"
@@ -195,7 +197,7 @@ def _chosen(
 
 def _write_results(run: Run, training: Training, unreadable: int) -> None:
     """model.pt, history.csv and, when they are there, run.json."""
-    output, train_feed, valid_feed = training.output, run.train_feed, run.valid_feed
+    output, train_feed = training.output, run.train_feed
     description = {
         **training.names,
         "options": training.options_for(train_feed.classes),
@@ -203,9 +205,8 @@ def _write_results(run: Run, training: Training, unreadable: int) -> None:
     }
     write_model(output / "model.pt", run.model, description)
     run.write_history(output / "history.csv")
-    valid_data = valid_feed.facts if valid_feed else None
     facts = {
-        **training.record(train_feed.facts, valid_data, run.team.world),
+        **training.record(train_feed.facts, run.valid_data, run.team.world),
         **run.facts(),
         "unreadable_images": unreadable,
         "history_crc32": zlib.crc32((output / "history.csv").read_bytes()),
@@ -242,6 +243,7 @@ def _work(
                 due = time.monotonic() - saved > checkpoint_seconds
                 wish = team.largest(1 + received[0] if received else int(due))
                 if wish:
+                    run.average_loss()
                     _check_finite(run, checkpoints)
                     state = run.state()
                     if team.first:
@@ -256,6 +258,7 @@ def _work(
                     )
                 if wish and bar.disable:
                     log(_progress(run))
+            run.average_loss()
             _check_finite(run, checkpoints)
             row = run.end_epoch()
             if team.first:
@@ -311,7 +314,6 @@ def _left(run: Run) -> str:
 
 
 def _check_finite(run: Run, checkpoints: Checkpoints) -> None:
-    run.team.average(run.take.loss_sum)
     if math.isfinite(float(run.take.loss_sum)):
         return
     last = checkpoints.newest if checkpoints.newest.exists() else "none"

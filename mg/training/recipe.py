@@ -28,8 +28,8 @@ class Recipe:
 
     Attributes:
         optimizer: `sgd` (momentum 0.9, not Nesterov; its momentum is forgotten at every epoch, as
-            in the authors' code), `adamw`, or `muon` (`mg/training/muon.py`), which comes
-            furthest with few images (docs/performance.md, "Time to quality").
+            in the authors' code), `adamw`, or `muon` (`mg/training/muon.py`), which came
+            further than AdamW with few images (docs/performance.md, "Time to quality").
         schedule: `exponential`: from 1 to 1/1000 of the rate, epoch by epoch. `steps`: a fifth
             after 30, 60 and 80 % of the epochs. `paper`: the first for plain networks, the second
             for residual ones (benchmarks/paper_recipe.py has what either brings).
@@ -78,10 +78,11 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        for name, least in (("learning_rate", 0.0), ("weight_decay", -1e-300)):
+        for name, bound in (("learning_rate", "above 0"), ("weight_decay", "of 0 or more")):
             value = getattr(self, name)
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > least):
-                raise UserError(f"{name} is {value!r}; it must be a positive number")
+            finite = isinstance(value, int | float) and math.isfinite(value)
+            if not finite or value < 0 or (value == 0 and bound == "above 0"):
+                raise UserError(f"{name} is {value!r}; it must be a number {bound}")
         if self.batch % self.accumulate:
             raise UserError(
                 f"batch {self.batch} cannot be computed in {self.accumulate} equal parts; "

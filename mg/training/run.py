@@ -17,7 +17,7 @@ from mg.training.feed import DeviceFeed, Epoch, Feed, Pair
 from mg.training.objective import objective
 from mg.training.step import GraphStep, Step
 from mg.training.team import Team
-from mg.training.training import Training
+from mg.training.training import Facts, Training
 
 VALIDATION_BATCH = 100
 VALIDATION_BATCH_ON_CARD = 500  # of what lies there already: fewer kernels to start
@@ -69,6 +69,7 @@ class Run:
             "iteration": self.iteration,
             "loss_sum": self.take.loss_sum,
             "history": self.history,
+            "valid_data": self.valid_data,
             "seconds": self.seconds,
             "epoch_began": self.epoch_began,
             "attempts": self.attempts(),
@@ -77,11 +78,15 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`; what another validation set measured is taken out of the history."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.iteration = state["epoch"], state["iteration"]
         self.take.loss_sum.copy_(state["loss_sum"])
         self.history, self.seconds = state["history"], state["seconds"]
+        if state["valid_data"] != self.valid_data:
+            for row in self.history:
+                row.update(dict.fromkeys(self.objective.measures))
         self.epoch_began, self.earlier = state["epoch_began"], state["attempts"]
         self.train_feed.unreadable.update(state["unreadable"])
         processor, *card = state["random"][self.team.rank]
@@ -99,6 +104,11 @@ class Run:
             "peak_host_bytes": _peak_host_bytes(),
         }
         return [*self.earlier, this]
+
+    @property
+    def valid_data(self) -> Facts | None:
+        """What the validation examples are, if there are any."""
+        return self.valid_feed.facts if self.valid_feed else None
 
     @property
     def commits(self) -> list[str]:
@@ -165,6 +175,10 @@ class Run:
                 state["momentum_buffer"].zero_()  # in place: a recorded step goes on reading it
         self.iteration += 1
         self.take(next(self._batches), self.rate)
+
+    def average_loss(self) -> None:
+        """Make the sum of the epoch's losses so far the mean over the team's processes."""
+        self.team.average(self.take.loss_sum)
 
     def end_epoch(self) -> dict[str, Any]:
         """Measure on the validation set, note the epoch, move to the next."""

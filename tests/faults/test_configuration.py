@@ -289,8 +289,12 @@ def test_a_broken_default_is_named_by_snakemake_too(tmp_path):
 
 
 def test_every_value_in_a_shell_command_is_quoted():
-    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
-        for command in re.findall(r"    shell:\n((?: {8}\"[^\n]*\n)+)", path.read_text()):
+    rules = {path: path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))}
+    assert sum(text.count("shell:") for text in rules.values()) > 20
+    for path, text in rules.items():
+        commands = re.findall(r"    shell:\n((?: {8}\"[^\n]*\n)+)", text)
+        assert len(commands) == text.count("shell:"), path.name
+        for command in commands:
             for value in re.findall(r"\{([^{}]+)\}", command):
                 assert value == "threads" or value.endswith(":q"), f"{path.name}: {{{value}}}"
 

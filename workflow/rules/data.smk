@@ -13,6 +13,7 @@ rule fetch_mnist:
     params:
         sources=lambda wildcards: config["mnist"]["sources"],  # their braces are no wildcards
         directory=subpath(output.record, parent=True),
+        own=own_files("mnist"),
     shell:
         "mg fetch --source {params.sources:q} --output {params.directory:q}"
         " --record {output.record:q} > {log:q} 2>&1"

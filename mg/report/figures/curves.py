@@ -17,7 +17,9 @@ from mg.report.names import in_order, network_name, task_name, tasks_in_order
 
 
 def learning_curves(history_paths: Paths, prefix: str | os.PathLike, digits: bool = False) -> str:
-    """Loss and validation mean IU against training images seen; one row of panels per task.
+    """Loss, and mean IU or error on the validation set, against training images seen.
+
+    One row of panels per task.
 
     Lines are means over seeds, bands reach from the lowest seed to the highest.
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from mg.data import hdf5
+from mg.data.tasks import resolve_task
 from mg.errors import UserError
 from mg.evaluation.attention import read as read_maps
 from mg.records import read_run
@@ -54,6 +55,21 @@ def _progress(row: dict[str, str]) -> str:
     return "valid_top1_error" if "valid_top1_error" in row else "valid_mean_iu"
 
 
+def sets_by_task(paths: Paths) -> dict[str, str | os.PathLike]:
+    """Data sets of cluttered MNIST by the task that they are of.
+
+    Raises:
+        UserError: a file is damaged, of no such task, or one of several of a task.
+    """
+    found: dict[str, str | os.PathLike] = {}
+    for path in paths:
+        task = resolve_task(hdf5.load(path, count=1).attributes["task"])
+        if task in found:
+            raise UserError(f"{found[task]} and {path} are both of {task}; give one of each task")
+        found[task] = path
+    return found
+
+
 class Answers(NamedTuple):
     """What a network of one seed predicts, (N, C, H, W)."""
 
@@ -67,7 +83,7 @@ def read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, Answers]:
     Raises:
         UserError: a file is damaged, or its predictions are not for this test set.
     """
-    task, shape = data.attributes["task"], data.y.shape
+    task, shape = resolve_task(data.attributes["task"]), data.y.shape
     found: dict[str, Answers] = {}
     for path in paths:
         with open_predictions(path) as (of, network, seed, stored):

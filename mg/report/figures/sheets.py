@@ -24,21 +24,20 @@ from mg.report.figures.panels import (
     grid,
     label_row,
 )
-from mg.report.figures.reading import Paths, open_predictions
+from mg.report.figures.reading import Paths, open_predictions, sets_by_task
 from mg.report.names import network_name, task_name, tasks_in_order
 
 
 def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) -> str:
     """The first `count` examples of each file: inputs above, targets below."""
     check_count(count)
-    loaded = [hdf5.load(path, count=count) for path in data_paths]
-    for path, data in zip(data_paths, loaded, strict=True):
-        check_channels(data.attributes["task"], data.x.shape[1], data.y.shape[1], path)
-    by_task = {data.attributes["task"]: data for data in loaded}
-    sets = [by_task[task] for task in tasks_in_order(by_task)]
-    columns = max(len(data.x) for data in sets)
-    coloured = any(data.y.shape[1] > 1 for data in sets)
-    splits = " or ".join(sorted({data.attributes["split"] for data in sets}))
+    paths = sets_by_task(data_paths)
+    sets = {task: hdf5.load(paths[task], count=count) for task in tasks_in_order(paths)}
+    for task, data in sets.items():
+        check_channels(task, data.x.shape[1], data.y.shape[1], paths[task])
+    columns = max(len(data.x) for data in sets.values())
+    coloured = any(data.y.shape[1] > 1 for data in sets.values())
+    splits = " or ".join(sorted({data.attributes["split"] for data in sets.values()}))
     caption = (
         f"The data, cluttered MNIST: the first {columns} examples of each task's {splits} set, "
         "input above target. Segmentation targets have one channel per digit; every other task "
@@ -51,7 +50,8 @@ def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) 
         width = figure.get_size_inches()[0]
         for axis in axes.flat:
             axis.set_visible(False)
-        for data, (upper, lower) in zip(sets, axes.reshape(-1, 2, columns), strict=True):
+        pairs = zip(sets.items(), axes.reshape(-1, 2, columns), strict=True)
+        for (task, data), (upper, lower) in pairs:
             for axis, x in zip(upper, data.x, strict=False):
                 axis.set_visible(True)
                 draw_grey(axis, x[0])
@@ -63,7 +63,7 @@ def dataset_sheet(data_paths: Paths, prefix: str | os.PathLike, count: int = 8) 
                     draw_grey(axis, y[0])
             label_row(upper[0], "input", fontsize=7.5)
             label_row(lower[0], "target", fontsize=7.5)
-            name = task_name(data.attributes["task"]).replace(" ", "\n")
+            name = task_name(task).replace(" ", "\n")
             middle = (upper[0].get_position().y0 + lower[0].get_position().y1) / 2
             figure.text(
                 0.26 / width,

@@ -20,7 +20,13 @@ from mg.report.figures.panels import (
     load_examples,
     square,
 )
-from mg.report.figures.reading import Answers, Paths, open_predictions, read_predictions
+from mg.report.figures.reading import (
+    Answers,
+    Paths,
+    open_predictions,
+    read_predictions,
+    sets_by_task,
+)
 from mg.report.names import network_name, task_name, tasks_in_order
 
 ALL_AT_ONCE = "spatial_transform"  # the task that combines the others
@@ -50,7 +56,9 @@ def spatial_panel(
         UserError: a file is damaged, not of a spatial task, or of a task without a test set.
     """
     check_count(count)
-    given = {load_examples(path, 1, channels=1).attributes["task"]: path for path in data_paths}
+    given = sets_by_task(data_paths)
+    for path in given.values():
+        load_examples(path, 1, channels=1)  # refuses those of digits told apart
     tasks = tasks_in_order(given)
     singles = [task for task in tasks if task != ALL_AT_ONCE]
     beside = ALL_AT_ONCE in tasks and bool(singles)

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mg.errors import UserError
 from mg.networks.published import published_results
 from mg.networks.registry import defaults
-from mg.records import CLASS_MEASURES as MEASURES
-from mg.records import COSTS
+from mg.records import CLASS_MEASURES, COSTS
 from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
 from mg.report.render import Cell, Column, Table, write_csv
@@ -21,6 +21,7 @@ from mg.report.tables.summaries import (
 )
 
 TEN_CROPS = ("top1_error_10crop", "top5_error_10crop")
+ALL_MEASURES = (*CLASS_MEASURES, *TEN_CROPS)
 # What the authors call the errors that they printed.
 PUBLISHED = {
     "top1_error": ("top-1 error (%)", "top-1 error, one crop (%)"),
@@ -64,15 +65,13 @@ def write_classification_table(
     Raises:
         UserError: a file is missing or is no metrics.json of a classifier.
     """
-    records = read_metrics(metrics_paths, MEASURES)
+    records = read_metrics(metrics_paths, CLASS_MEASURES)
     tasks = tasks or tasks_in_order(r["dataset"] for r in records)
     records = [r for r in records if r["dataset"] in tasks]
     wanted = [(task, label, seed) for task in tasks for label, seed in expected]
     summaries = summarise(records, wanted)
-    some = [
-        name for name in (*MEASURES, *TEN_CROPS) if any(r.get(name) is not None for r in records)
-    ]
-    measures = [name for name in (*MEASURES, *TEN_CROPS) if name in MEASURES or name in some]
+    some = [name for name in ALL_MEASURES if any(r.get(name) is not None for r in records)]
+    measures = [name for name in ALL_MEASURES if name in CLASS_MEASURES or name in some]
     header = ("dataset", "network", "seed", *measures, *COSTS)
     rows = [[r.get(key) for key in header] for r in records]
     rows += [[s.dataset, s.network, seed] for s in summaries for seed in s.missing]
@@ -111,8 +110,12 @@ def compare(summary: Summary) -> dict[str, Any]:
     record = summary.records[0]
     network, dataset = record["architecture"], record["dataset"]
 
-    def essential(options: dict[str, Any]) -> dict[str, Any]:
+    try:
         usual = defaults(network, dataset)
+    except UserError:  # not a network of this version
+        return {}
+
+    def essential(options: dict[str, Any]) -> dict[str, Any]:
         unlike = {k: v for k, v in options.items() if v is not None and v != usual.get(k)}
         unlike.pop("initialisation", None)
         return unlike
@@ -158,7 +161,7 @@ def others(dataset: str) -> dict[str, dict[str, Any]]:
 
 _AGGREGATED = (
     *("dataset", "network", "published_as", "seeds"),
-    *(f"{name}_{what}" for name in (*MEASURES, *TEN_CROPS) for what in ("mean", "sd", "seeds")),
+    *(f"{name}_{what}" for name in ALL_MEASURES for what in ("mean", "sd", "seeds")),
     *("published_top1_error_percent", "top1_error_difference_points"),
     *("published_top1_error_10crop_percent", "top1_error_10crop_difference_points"),
     *("params", "published_params_M", "params_difference_percent"),
@@ -170,7 +173,7 @@ _AGGREGATED = (
 def _aggregated(summary: Summary, published: dict[str, Any]) -> list[Any]:
     errors = published.get("errors", {})
     row: list[Any] = [summary.dataset, summary.network, published.get("name"), len(summary.records)]
-    for name in (*MEASURES, *TEN_CROPS):
+    for name in ALL_MEASURES:
         row += [summary.mean(name), summary.sd(name), len(summary.values(name))]
     for name in PUBLISHED:
         row += [errors.get(name), _points(summary.mean(name), errors.get(name))]
@@ -238,7 +241,7 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         else:
             row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
         rows.append(row)
-    notes = undefined_notes([(s, measure) for s, _ in entries for measure in MEASURES])
+    notes = undefined_notes([(s, measure) for s, _ in entries for measure in CLASS_MEASURES])
     if note := recipe_note([s for s, _ in entries]):
         notes.append(note)
     known = [NOTES["measures"]] + [NOTES["differences"]] * compared + [NOTES["costs"]] * narrow
