@@ -142,10 +142,10 @@ def test_recipes_that_differ_are_named_though_the_configuration_is_the_same(copy
     assert recipes() == ["no recipe differs"]
     assert recipes("pmg") == [
         "recipe that differs ours theirs",
-        "learning_rate of Segmentation PMG, Translation PMG 0.02 and 0.5 0.02",
+        "learning_rate of Segmentation PMG, Translation PMG 0.035 and 0.5 0.035",
     ]
     every = ("unet", "umg", "sg", "r_sg", "pmg", "r_pmg")
-    assert recipes(*every)[1:] == ["learning_rate 0.02 and 0.5 0.02"]
+    assert recipes(*every)[1:] == ["learning_rate 0.035 and 0.5 0.035"]
     path = copy / "models/translation/pmg/seed0/metrics.json"
     shutil.rmtree(path.parents[1])
     path.parent.mkdir(parents=True)
