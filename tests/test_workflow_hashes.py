@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import hashes
 from mg.data.tasks import TASKS
 from mg.networks.registry import NETWORKS
 
+RECIPES = set(product(("sgd", "adamw", "muon"), (False, True)))  # optimiser and output prior
+PRIOR = {(optimizer, prior) for optimizer, prior in RECIPES if prior}
 TASK = {"mnist": "translation", "cifar": "cifar10", "imagenet": "imagenet"}
 FAMILIES = ("mnist", "cifar", "imagenet")
 # How files are read and written, watched and resumed; and where the digits come from.
@@ -32,7 +35,7 @@ MEANS = {
 
 def test_what_decides_weights_and_measures_is_listed():
     """A module that they come to import belongs into the list or, if it decides nothing, here."""
-    training = {module for family in FAMILIES for module in hashes.trained_by(family)}
+    training = {module for family in FAMILIES for module in hashes.trained_by(family, "muon", True)}
     testing = {module for family in FAMILIES for module in hashes.evaluated_by(family)}
     assert all((hashes.SOURCES / module).is_file() for module in training | testing)
     networks = {
@@ -48,7 +51,7 @@ def test_what_decides_weights_and_measures_is_listed():
     assert set(hashes.imported(["evaluation/evaluate.py"])) <= known
     others = {"networks/cifar.py", "data/cifar.py", "data/cifar_preparation.py"}
     others |= {"networks/imagenet.py", "data/imagenet_preparation.py"}
-    assert not others & set(hashes.trained_by("mnist"))
+    assert not others & set(hashes.trained_by("mnist", "muon", True))
     assert not others & {module for module, _ in hashes.built_by("mnist", "rotation", "pmg")}
 
 
@@ -133,10 +136,11 @@ def copy(tmp_path, monkeypatch):
     hashes._read.cache_clear()
 
 
-def trainings():
-    """Hashes of the trainings of every network, by network."""
+def trainings(optimizer="muon", output_prior=True):
+    """Hashes of the trainings of every network by a recipe, by network."""
+    recipe = optimizer, output_prior
     return {
-        (family, network): hashes.code_of_training(family, TASK[family], network)
+        (family, network): hashes.code_of_training(family, TASK[family], network, *recipe)
         for family in FAMILIES
         for network in NETWORKS[family]
     }
@@ -162,11 +166,15 @@ def test_another_network_task_or_measure_leaves_the_rest_as_it_is(copy):
     copy("data/tasks.py", entry, entry + '\n    "shear": Task("mnist-she", "centre", shear=30),')
     copy("metrics.py", new="\n\ndef dice():\n    return 1\n")
     assert trainings() == weights and datasets() == data
-    first = hashes.code_of_training("mnist", "translation", "deep"), hashes.code_of_data("shear")
+    recipe = "sgd", False
+    first = (
+        hashes.code_of_training("mnist", "translation", "deep", *recipe),
+        hashes.code_of_data("shear"),
+    )
     copy("networks/settings.py", "def deep(*, n_layer=1)", "def deep(*, n_layer=2)")
     copy("data/tasks.py", "shear=30", "shear=40")
     assert trainings() == weights and datasets() == data
-    assert hashes.code_of_training("mnist", "translation", "deep") != first[0]
+    assert hashes.code_of_training("mnist", "translation", "deep", *recipe) != first[0]
     assert hashes.code_of_data("shear") != first[1]
 
 
@@ -188,6 +196,25 @@ def test_code_that_a_network_is_built_by_counts_for_it(copy, module, old, new, n
     copy(module, old, new)
     now = {network for family, network in changed(before, trainings()) if family == "mnist"}
     assert now == (mnist if networks is None else networks)
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "recipes"),
+    [
+        (
+            "training/muon.py",
+            "def orthogonal(",
+            "@cache\ndef orthogonal(",
+            {("muon", False), ("muon", True)},
+        ),
+        ("training/prior.py", "def set_output_prior(", "@cache\ndef set_output_prior(", PRIOR),
+        ("training/recipe.py", "class Recipe:", "class Recipe(object):", RECIPES),
+    ],
+)
+def test_an_optimiser_or_prior_counts_for_those_who_train_by_it(copy, module, old, new, recipes):
+    before = {recipe: trainings(*recipe) for recipe in RECIPES}
+    copy(module, old, new)
+    assert changed(before, {recipe: trainings(*recipe) for recipe in RECIPES}) == recipes
 
 
 def test_code_that_makes_a_data_set_counts_for_it(copy):
@@ -262,4 +289,4 @@ def test_a_new_module_that_a_builder_imports_counts(copy):
 
 def test_what_is_not_defined_is_no_hash():
     with pytest.raises(KeyError, match="defines no pmgg"):
-        hashes.code_of_training("mnist", "translation", "pmgg")
+        hashes.code_of_training("mnist", "translation", "pmgg", "sgd", False)

@@ -2,7 +2,8 @@
 when that code changes, and only then.
 
 Modules count whole, but of networks, of tasks and of archives of images what one of them uses:
-another one that is added leaves the results of the rest as they are.
+another one that is added leaves the results of the rest as they are. An optimiser counts for those
+who train by it.
 """
 
 import ast
@@ -46,13 +47,16 @@ def _of_images(family: str, name: str) -> Iterable[str]:
     return used_by(f"data/{family}.py", name, (), f"data/{family}").values()
 
 
-def code_of_training(family: str, task: str, network: str) -> str:
+def code_of_training(
+    family: str, task: str, network: str, optimizer: str, output_prior: bool
+) -> str:
     """Hash of what decides the weights of a network (the package's name of it) for a task."""
-    return _digest([code(trained_by(family)), *built_by(family, task, network).values()])
+    trained = code(trained_by(family, optimizer, output_prior))
+    return _digest([trained, *built_by(family, task, network).values()])
 
 
-def trained_by(family: str) -> list[str]:
-    """The modules that train, for a family of tasks.
+def trained_by(family: str, optimizer: str, output_prior: bool) -> list[str]:
+    """The modules that train, for a family of tasks, by a recipe.
 
     Those of the measures are not among them: weights do not follow from them. (The progress in
     `history.csv` is measured by the code of its time.)
@@ -67,15 +71,15 @@ def trained_by(family: str) -> list[str]:
         "training/device.py",
         "training/feed.py",
         "training/loop.py",
-        "training/muon.py",
         "training/objective.py",
-        "training/prior.py",
         "training/recipe.py",
         "training/run.py",
         "training/step.py",
         "training/team.py",
         "training/training.py",
         *images[family],
+        *(["training/muon.py"] if optimizer == "muon" else []),
+        *(["training/prior.py"] if output_prior else []),
     ]
 
 

@@ -43,7 +43,11 @@ rule train:
         accumulate=lambda wildcards: batch_parts(wildcards.task, wildcards.network),
         preparation=config["training"]["preparation"],
         code=lambda wildcards: code_of_training(
-            family(wildcards.task), wildcards.task, architecture(wildcards.network)[0]
+            family(wildcards.task),
+            wildcards.task,
+            architecture(wildcards.network)[0],
+            config["training"]["optimizer"],
+            config["training"]["output_prior"],
         ),
     shell:
         "mg train --task {wildcards.task:q} --network {params.network:q} --options {params.options:q}"
