@@ -328,7 +328,7 @@ def test_a_history_never_mixes_two_validation_sets(tiny, whole, tmp_path):
 
     other = command(tiny, tmp_path, "--valid", str(tiny / "train.h5"))
     ended = subprocess.run(other, check=True, capture_output=True, text=True)
-    assert "another validation set than before" in ended.stderr
+    assert "validation is not that of before" in ended.stderr
     with open(tmp_path / "history.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
     assert [bool(row["valid_loss"]) for row in rows] == [i >= len(done) for i in range(len(rows))]

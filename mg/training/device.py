@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 from glob import glob
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def choose_device(request: str = "auto") -> torch.device:
 
 
 def _say_if_a_card_lies_idle() -> None:
-    if glob(CARD_FILES) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    if glob(CARD_FILES) and re.match(r"\d|GPU-|MIG-", shown.strip()):  # CUDA sees none otherwise
         build = torch.version.cuda
         why = f"its CUDA {build} may need a newer driver" if build else "it was built without CUDA"
         say(

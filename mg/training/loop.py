@@ -102,7 +102,7 @@ def train(
         if len(run.commits) > 1:
             log(f"goes on with other code than it began with: commits {', '.join(run.commits)}")
         if run.history and state["valid_data"] != run.valid_data:
-            log("another validation set than before: its columns stay empty for earlier epochs")
+            log("validation is not that of before: the history leaves out what was measured then")
     board = None
     if tensorboard and team.first:
         folder = tensorboard / training.dataset / training.label / f"seed{training.seed}"
