@@ -210,6 +210,21 @@ def test_other_digits_of_ones_own_make_other_data(mnist_directory, tmp_path):
     assert hdf5.load(tmp_path / target, count=1).attributes["images_sha256"] != before
 
 
+def test_digits_fetched_again_hold_nothing_up(mnist_directory, tmp_path):
+    """What they lead to is planned with them, and what was made of the same digits is kept."""
+    config = TINY | {"mnist": {"directory": "own", "sources": [str(mnist_directory)]}}
+    data, model = "results/tiny/data/translation/test.h5", "results/tiny/models/translation/sg"
+    assert snakemake(tmp_path, config, "--", data).returncode == 0
+    shutil.rmtree(tmp_path / "own")
+    fetched = snakemake(tmp_path, config, "--", "own/verified.json")
+    assert fetched.returncode == 0, fetched.stderr
+    assert planned(tmp_path, config, data) == {}
+    again = snakemake(tmp_path, config, "-n", "-R", "fetch_mnist", "--", f"{model}/seed0/run.json")
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"^fetch_mnist +1$", again.stdout + again.stderr, re.M)
+    assert re.search(r"^train +1$", again.stdout + again.stderr, re.M)
+
+
 def test_the_package_of_the_checkout_computes_wherever_it_is_called(mnist_directory, tmp_path):
     """Not one that lies in the current folder."""
     (tmp_path / "mg").mkdir()

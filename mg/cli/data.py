@@ -18,17 +18,18 @@ def add_fetch(commands) -> None:
         from mg.data import cifar, mnist
 
         if settings.data == "mnist":
-            served = mnist.fetch(settings.output, settings.source or mnist.SOURCES, log=say)
+            mnist.fetch(settings.output, settings.source or mnist.SOURCES, log=say)
             files = list(mnist.SHA256)
         else:
             sources = settings.source or cifar.SOURCES
-            served = cifar.fetch(settings.data, settings.output, sources, log=say)
+            cifar.fetch(settings.data, settings.output, sources, log=say)
             files = [cifar.ARCHIVES[settings.data].file]
         if settings.record:
             from mg.files import write_json
 
             found = {name: mnist.sha256(settings.output / name) for name in files}
-            write_json(settings.record, {"source": served, "sha256": found})
+            # The same files, the same record, wherever they came from: nothing is made again.
+            write_json(settings.record, {"sha256": found})
 
     parser = add_command(
         commands, "fetch", run, "bring the files of MNIST or CIFAR and verify them"
@@ -44,7 +45,7 @@ def add_fetch(commands) -> None:
         "mnist:DIRECTORY to write MNIST's digits in CIFAR's format",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory for the files")
-    parser.add_argument("--record", type=Path, help="JSON file that says which source served")
+    parser.add_argument("--record", type=Path, help="JSON file for their SHA-256, by which later commands know them")
 
 
 def add_prepare(commands) -> None:

@@ -131,17 +131,11 @@ def own_files(family):
     return contents.hexdigest()[:16]
 
 
-def fetched(record, change):
-    """The record of fetched files as input, to be followed anew only where the files can change."""
-    return record if change else ancient(record)
-
-
 def image_source(wildcards):
     """What must be there before a split of images is made; of ImageNet, what the user put there."""
     if wildcards.task == "imagenet":
         return []
-    record = f"{config['cifar']['directory']}/{wildcards.task}.verified.json"
-    return fetched(record, DIGITS)
+    return f"{config['cifar']['directory']}/{wildcards.task}.verified.json"
 
 
 def valid_file(wildcards):

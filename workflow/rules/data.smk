@@ -22,7 +22,7 @@ rule fetch_mnist:
 rule generate:
     """Make one split of a task's cluttered images and their targets."""
     input:
-        mnist=fetched(rules.fetch_mnist.output.record, own_files("mnist")),
+        mnist=rules.fetch_mnist.output.record,
     output:
         f"{RESULTS}/data/{{task}}/{{split}}.h5",
     log:
@@ -58,7 +58,7 @@ rule generate:
 rule fetch_cifar:
     """Bring the archive of CIFAR-10 or CIFAR-100, and verify it; or write MNIST's digits as one."""
     input:
-        fetched(rules.fetch_mnist.output.record, own_files("mnist")) if DIGITS else [],
+        rules.fetch_mnist.output.record if DIGITS else [],
     output:
         record=f"{config['cifar']['directory']}/{{task}}.verified.json",
     log:
