@@ -38,17 +38,18 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import torch
-import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg import networks  # noqa: E402
+from mg.networks import execution  # noqa: E402
 from mg.networks.counting import IMAGE, layers, total  # noqa: E402
 from mg.networks.execution import SplitMultigridConv, accelerate  # noqa: E402
-from mg.networks.pyramid import MultigridConv, Pyramid  # noqa: E402
+from mg.networks.pyramid import Pyramid  # noqa: E402
 from mg.networks.registry import skeleton  # noqa: E402
 from mg.training.device import activation_type, device_name, keep_freed_memory  # noqa: E402
 from mg.training.feed import Clutter, Epoch  # noqa: E402
@@ -78,7 +79,8 @@ class Variant:
     resident: bool = True  # batches gathered on the device, optimiser fused
     channels_last: bool = True
     faster: bool = True  # mg.networks.execution
-    repeat: bool = False  # RepeatingMultigridConv in its place
+    apart: bool = False  # ApartMultigridConv in its place
+    padded: bool = True  # channels, where compiled in 16 bits
     activations: torch.dtype = torch.float32
     execution: str = "eager"
     compiler: tuple[str, ...] = ()  # switches of torch._inductor.config that are off by default
@@ -123,7 +125,8 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
         found.append(replace(ours, name="ours, compiled", execution="compiled"))
         if cuda:
             found += [
-                replace(found[-1], name="ours, compiled, neighbours repeated", repeat=True),
+                replace(found[-1], name="ours, compiled, neighbours apart", apart=True),
+                replace(found[-1], name="ours, compiled, channels not padded", padded=False),
                 replace(found[-1], name="ours, compiled, plain modules", faster=False),
                 replace(
                     found[-1],
@@ -139,24 +142,11 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
     return found
 
 
-class RepeatingMultigridConv(MultigridConv):
-    """Upsamples by repeating pixels, of which the gradient is a sum, not a scatter into a tensor.
-
-    Compiled on a card, that scatter took a tenth of a step of the plain modules.
-    """
+class ApartMultigridConv(SplitMultigridConv):
+    """Reads neighbours at their own resolution when compiled too."""
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        pyramid = pyramid[: len(self.convs)]
-        result: Pyramid = [None] * len(pyramid)
-        for i in self.wanted:
-            parts = [F.max_pool2d(pyramid[i - 1], 2, ceil_mode=True)] if i else []
-            parts.append(pyramid[i])
-            if i + 1 < len(pyramid):
-                n, c, h, w = pyramid[i + 1].shape
-                repeated = pyramid[i + 1][:, :, :, None, :, None].expand(n, c, h, 2, w, 2)
-                parts.append(repeated.reshape(n, c, 2 * h, 2 * w))
-            result[i] = self.convs[i](torch.cat(parts, 1))
-        return result
+        return self.apart(pyramid[: len(self.convs)])
 
 
 # ------------------------------------------------------------------------ the device and the floor
@@ -251,10 +241,10 @@ class Training:
             model.to(memory_format=torch.channels_last)
         if variant.faster:
             accelerate(model)
-        if variant.repeat:
+        if variant.apart:
             for module in model.modules():
                 if type(module) is SplitMultigridConv:
-                    module.__class__ = RepeatingMultigridConv
+                    module.__class__ = ApartMultigridConv
         recipe = Recipe(batch=batch)
         if variant.resident:
             optimizer = recipe.build_optimizer(model)
@@ -271,6 +261,8 @@ class Training:
         )
         self.epoch, self.batches = 0, iter(())
         self.compiler = nullcontext()
+        if not variant.padded:
+            self.compiler = mock.patch.object(execution, "compiled_in_16_bits", lambda x: False)
         if variant.compiler:
             from torch._inductor import config  # takes a second
 

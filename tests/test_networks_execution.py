@@ -6,8 +6,8 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mg.networks import build, count, resolve_dataset
-from mg.networks.execution import SplitMultigridConv, accelerate, spread
+from mg.networks import build, count, execution, resolve_dataset
+from mg.networks.execution import SplitMultigridConv, accelerate, padded_conv2d, spread
 
 NETWORKS = [
     ("pmg", "segmentation", {"width": [6, 5, 4, 3]}),
@@ -32,9 +32,29 @@ def test_spread_kernels_read_the_grid_as_kernels_read_it_upsampled(kernel):
     assert torch.allclose(split, plain, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("n_in, n_out", [(1, 10), (8, 16), (86, 86)])
+def test_padded_channels_change_nothing(n_in, n_out):
+    random = torch.Generator().manual_seed(n_in)
+    x = torch.randn(2, n_in, 5, 6, dtype=torch.float64, generator=random, requires_grad=True)
+    weight = torch.randn(n_out, n_in, 3, 3, dtype=torch.float64, generator=random)
+    weight.requires_grad_()
+    results = []
+    for convolve in (torch.nn.functional.conv2d, padded_conv2d):
+        output = convolve(x, weight, None, (1, 1), (1, 1))
+        factors = torch.linspace(-1, 1, output.numel()).view_as(output)
+        results.append((output, *torch.autograd.grad((output * factors).sum(), (x, weight))))
+    for plain, padded in zip(*results, strict=True):
+        assert torch.allclose(padded, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("training, compiled", [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("network, dataset, options", NETWORKS)
-def test_outputs_and_gradients_are_those_of_the_plain_modules(network, dataset, options, training):
+def test_outputs_and_gradients_are_those_of_the_plain_modules(
+    network, dataset, options, training, compiled, monkeypatch
+):
+    if compiled:  # what is executed then, on a card in 16 bits
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        monkeypatch.setattr(execution, "compiled_in_16_bits", lambda x: True)
     torch.manual_seed(0)
     plain = build(network, dataset, **options).double().train(training)
     with torch.no_grad():

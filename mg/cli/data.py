@@ -45,7 +45,9 @@ def add_fetch(commands) -> None:
         "mnist:DIRECTORY to write MNIST's digits in CIFAR's format",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory for the files")
-    parser.add_argument("--record", type=Path, help="JSON file for their SHA-256, by which later commands know them")
+    parser.add_argument(
+        "--record", type=Path, help="JSON file for their SHA-256, by which later commands know them"
+    )
 
 
 def add_prepare(commands) -> None:

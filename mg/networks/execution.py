@@ -1,6 +1,6 @@
 """A faster execution of the multigrid units: the same function of the same weights.
 
-`pyramid.py` says what a network is. Two things are done differently here; outputs differ by
+`pyramid.py` says what a network is. Some things are done differently here; outputs differ by
 rounding only. `benchmarks/training.py` measures what they bring.
 
 *Neighbours at their resolution.* There, a grid's convolution reads its finer neighbour pooled,
@@ -18,6 +18,12 @@ grid is never written, nor concatenated.
 channel, so a training's outputs do not depend on it, and its gradient is zero. Adding it and
 finding that zero are two passes over the largest tensors. Only the running mean, which evaluation
 uses, knows of it. Such biases stay as they were drawn, where weight decay would shrink them.
+
+*Compiled* (torch.compile), a step costs other things. A compiler writes upsampled pixels straight
+into the concatenation, so neighbours are upsampled again, but by repeating pixels, of which the
+gradient is a sum; that of PyTorch's `interpolate` is scattered. And on a card, where matrices of
+16-bit numbers want rows of 8, channels are padded to a multiple of that with zeros, which the
+compiler writes together with what made the tensor.
 """
 
 import torch
@@ -38,6 +44,10 @@ class SplitMultigridConv(MultigridConv):
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
         pyramid = pyramid[: len(self.convs)]
+        return self.repeated(pyramid) if torch.compiler.is_compiling() else self.apart(pyramid)
+
+    def apart(self, pyramid: Pyramid) -> Pyramid:
+        """Coarser neighbours at their resolution."""
         result: Pyramid = [None] * len(pyramid)
         for i in self.wanted:
             x = resample_and_concatenate(pyramid[: i + 1], [i])[i]  # without the coarser one
@@ -52,6 +62,11 @@ class SplitMultigridConv(MultigridConv):
             result[i] = _normalise(unit, x)
         return result
 
+    def repeated(self, pyramid: Pyramid) -> Pyramid:
+        """Coarser neighbours upsampled and concatenated, for a compiler to fuse."""
+        joined = resample_and_concatenate(pyramid, self.wanted, repeat_pixels)
+        return [None if x is None else conv(x) for conv, x in zip(self.convs, joined, strict=True)]
+
 
 class UnbiasedConvBN(ConvBN):
     """A `ConvBN` that adds its bias where it matters: in evaluation."""
@@ -60,7 +75,8 @@ class UnbiasedConvBN(ConvBN):
         if not self.training:
             return super().forward(x)
         conv = self.conv
-        return _normalise(self, F.conv2d(x, conv.weight, None, conv.stride, conv.padding))
+        convolve = padded_conv2d if compiled_in_16_bits(x) else F.conv2d
+        return _normalise(self, convolve(x, conv.weight, None, conv.stride, conv.padding))
 
 
 class UnbiasedUpConv(UpConv):
@@ -83,6 +99,42 @@ def _normalise(unit: nn.Sequential, x: Tensor) -> Tensor:
             unit.bn.running_mean.add_(unit.conv.bias, alpha=momentum / (1 - momentum))
     x = unit.bn(x)
     return unit.relu(x) if hasattr(unit, "relu") else x
+
+
+def repeat_pixels(x: Tensor) -> Tensor:
+    """Nearest-neighbour upsampling: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
+    n, c, h, w = x.shape
+    return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+
+
+def padded_conv2d(x: Tensor, weight: Tensor, bias: None, *geometry) -> Tensor:
+    """`F.conv2d` without bias, computed with numbers of channels that are multiples of 8."""
+    n_out, n_in = weight.shape[:2]
+    more_out, more_in = -n_out % 8, -n_in % 8
+    if more_in:
+        x = F.pad(x, (0, 0, 0, 0, 0, more_in))
+    if more_in or more_out:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
+    x = F.conv2d(x, weight, bias, *geometry)
+    return _FirstChannels.apply(x, n_out) if more_out else x
+
+
+class _FirstChannels(torch.autograd.Function):
+    """`x[:, :n]`, with a gradient that stays channels-last: a compiler writes it in one pass."""
+
+    @staticmethod
+    def forward(context, x: Tensor, n: int) -> Tensor:
+        context.more = x.shape[1] - n
+        return x[:, :n]
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None]:
+        return F.pad(gradient, (0, 0, 0, 0, 0, context.more)), None
+
+
+def compiled_in_16_bits(x: Tensor) -> bool:
+    """Whether what computes with `x` is being compiled for a card's matrices of 16-bit numbers."""
+    return torch.compiler.is_compiling() and x.is_cuda and torch.is_autocast_enabled("cuda")
 
 
 def spread(weight: Tensor) -> Tensor:

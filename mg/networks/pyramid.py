@@ -56,7 +56,16 @@ class ConvBN(nn.Sequential):
 # ------------------------------------------------------------------------ across the scales
 
 
-def resample_and_concatenate(pyramid: Pyramid, wanted: Iterable[int] | None = None) -> Pyramid:
+def upsample(x: Tensor) -> Tensor:
+    """Nearest-neighbour upsampling: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def resample_and_concatenate(
+    pyramid: Pyramid,
+    wanted: Iterable[int] | None = None,
+    upsample: Callable[[Tensor], Tensor] = upsample,
+) -> Pyramid:
     """The cross-scale step (paper, figure 2): bring the neighbouring grids to each grid.
 
         grid i-1  ──max-pool 2x2──┐
@@ -72,7 +81,7 @@ def resample_and_concatenate(pyramid: Pyramid, wanted: Iterable[int] | None = No
         if i > 0:
             parts.insert(0, F.max_pool2d(pyramid[i - 1], 2, ceil_mode=True))
         if i + 1 < len(pyramid):
-            parts.append(F.interpolate(pyramid[i + 1], scale_factor=2.0, mode="nearest"))
+            parts.append(upsample(pyramid[i + 1]))
         joined[i] = torch.cat(parts, 1) if len(parts) > 1 else pyramid[i]
     return joined
 
