@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from mg.networks import build, count, execution, resolve_dataset
-from mg.networks.execution import SplitMultigridConv, accelerate, padded_conv2d, spread
+from mg.networks.execution import (
+    SplitMultigridConv,
+    accelerate,
+    padded_conv2d,
+    repeat_pixels,
+    spread,
+)
+from mg.networks.pyramid import upsample
 
 NETWORKS = [
     ("pmg", "segmentation", {"width": [6, 5, 4, 3]}),
@@ -30,6 +37,13 @@ def test_spread_kernels_read_the_grid_as_kernels_read_it_upsampled(kernel):
     plain = torch.nn.functional.conv2d(upsampled, weight, padding=kernel // 2)
     split = torch.nn.functional.conv_transpose2d(x, spread(weight), stride=2, padding=kernel // 2)
     assert torch.allclose(split, plain, rtol=0, atol=1e-12)
+
+
+def test_repeated_pixels_are_upsampled_ones_in_the_same_memory_format():
+    x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    repeated = repeat_pixels(x)
+    assert torch.equal(repeated, upsample(x))
+    assert repeated.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("n_in, n_out", [(1, 10), (8, 16), (86, 86)])

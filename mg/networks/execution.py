@@ -102,9 +102,14 @@ def _normalise(unit: nn.Sequential, x: Tensor) -> Tensor:
 
 
 def repeat_pixels(x: Tensor) -> Tensor:
-    """Nearest-neighbour upsampling: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
+    """Nearest-neighbour upsampling: (N, C, H, W) -> (N, C, 2 H, 2 W), channels-last.
+
+    What it is concatenated with is channels-last too; one part that is not would bring a copy of
+    the whole before every convolution's backward pass.
+    """
     n, c, h, w = x.shape
-    return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+    x = x.permute(0, 2, 3, 1)[:, :, None, :, None, :]
+    return x.expand(n, h, 2, w, 2, c).reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
 
 
 def padded_conv2d(x: Tensor, weight: Tensor, bias: None, *geometry) -> Tensor:
