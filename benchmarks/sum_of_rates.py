@@ -61,9 +61,10 @@ def own_schedule(network: str, schedule: str = "paper") -> str:
     return schedule_of(schedule, resolve_network(network, "segmentation").residual)
 
 
-def paper_size(network: str) -> Line:
-    look = style.LOOKS[network]
-    return Line(f"{network_name(network)}, {own_schedule(network)}", look.colour, look.line)
+def paper_size(network: str, schedule: str = "paper") -> Line:
+    look, schedule = style.LOOKS[network], own_schedule(network, schedule)
+    line = ":" if schedule != own_schedule(network) else look.line
+    return Line(f"{network_name(network)}, {schedule}", look.colour, line)
 
 
 def panels() -> dict[str, dict[str, Line]]:
@@ -71,8 +72,11 @@ def panels() -> dict[str, dict[str, Line]]:
     paper, short = "paper-bf16/models/segmentation", "models/segmentation/unet/seed0"
     return {
         "the paper's size, all images": {
-            f"{paper}/{network}/seed0": paper_size(network)
-            for network in ("unet", "umg", "pmg", "r_pmg")
+            **{
+                f"{paper}/{network}/seed0": paper_size(network)
+                for network in ("unet", "umg", "sg", "r_sg", "pmg", "r_pmg")
+            },
+            f"paper-steps/{short}": paper_size("unet", "steps"),
         },
         "U-NET, the paper's size, a twentieth": {
             f"paper-short/{short}": by_rates("exponential", 0.1),
@@ -123,13 +127,16 @@ def draw(prefix: Path) -> None:
             axis.set(xscale="log", xlim=(30, 2000), ylim=(0, 0.9), title=heading)
             axis.set_xticks([30, 100, 300, 1000], ["30", "100", "300", "1000"])
             axis.minorticks_off()
-        used[0].legend(loc="upper left", borderaxespad=0.2)
         key.axis("off")
+        found = used[0].get_legend_handles_labels()
+        title = f"above left: {used[0].get_title()}"
+        first = {"loc": "upper center", "ncols": 2, "columnspacing": 0.8, "fontsize": 7}
+        key.add_artist(key.legend(*found, **first, borderaxespad=0, title=title))
         handles = [
             Line2D([], [], ls=looks[label].line, color=looks[label].colour, lw=1.3, label=label)
             for label in sorted(looks, key=lambda label: (label.split()[0], label))
         ]
-        key.legend(handles=handles, loc="center", title="the other panels")
+        key.legend(handles=handles, loc="lower center", borderaxespad=0, title="the other panels")
         for row in axes:
             row[0].set_ylabel("validation mean IU")
         axes[1, 1].set_xlabel("sum of the learning rates")
