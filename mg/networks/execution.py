@@ -104,8 +104,8 @@ def _normalise(unit: nn.Sequential, x: Tensor) -> Tensor:
 def repeat_pixels(x: Tensor) -> Tensor:
     """Nearest-neighbour upsampling: (N, C, H, W) -> (N, C, 2 H, 2 W), channels-last.
 
-    What it is concatenated with is channels-last too; one part that is not would bring a copy of
-    the whole before every convolution's backward pass.
+    What it is concatenated with is channels-last too. With one part that is not, the whole would
+    not be either, and a convolution's backward pass wants it so: a copy.
     """
     n, c, h, w = x.shape
     x = x.permute(0, 2, 3, 1)[:, :, None, :, None, :]
