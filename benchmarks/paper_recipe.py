@@ -83,9 +83,8 @@ CASES = {  # name: what is changed, network, recipe, options
         {},
     ),
     "r_pmg-momentum": ("momentum kept over epochs", "r_pmg", KeptMomentum(**asdict(PAPER)), {}),
-    # What two and four GPUs do to batch norm.
+    # What two GPUs do to batch norm.
     "r_pmg-halves": ("accumulate: 2", "r_pmg", replace(PAPER, accumulate=2), {}),
-    "r_pmg-quarters": ("accumulate: 4", "r_pmg", replace(PAPER, accumulate=4), {}),
     "r_pmg-float32": ("precision: float32", "r_pmg", replace(PAPER, precision="float32"), {}),
 }
 

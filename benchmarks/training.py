@@ -122,19 +122,19 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
     else:
         found.append(replace(ours, name="ours, denormals flushed", flush=True))
     if compiled:
-        found.append(replace(ours, name="ours, compiled", execution="compiled"))
+        joined = replace(ours, name="ours, compiled", execution="compiled")
+        found += [joined, replace(joined, name="ours, compiled, neighbours apart", apart=True)]
         if cuda:
             found += [
-                replace(found[-1], name="ours, compiled, neighbours apart", apart=True),
-                replace(found[-1], name="ours, compiled, channels not padded", padded=False),
-                replace(found[-1], name="ours, compiled, plain modules", faster=False),
+                replace(joined, name="ours, compiled, channels not padded", padded=False),
+                replace(joined, name="ours, compiled, plain modules", faster=False),
                 replace(
-                    found[-1],
+                    joined,
                     name="ours, compiled, kernels of several grids in one",
                     compiler=("combo_kernels",),
                 ),
                 replace(
-                    found[-1],
+                    joined,
                     name="ours, compiled, kernels' blocks tried out",
                     compiler=("coordinate_descent_tuning",),
                 ),

@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,19 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
-def check_place(*paths: str | os.PathLike | None) -> None:
+def check_place(*paths: str | os.PathLike | None, inputs: Iterable[str | os.PathLike] = ()) -> None:
     """Find out before long work, not after it, that `paths` cannot be written (None: not asked).
 
     Raises:
-        UserError: a directory cannot be made or written, or stands in the place of the file.
+        UserError: a directory cannot be made or written, or stands in the place of the file; or the
+            file is one of `inputs`, or the same as another.
     """
+    taken = {os.path.realpath(path): path for path in inputs}
     for path in map(Path, filter(None, paths)):
+        place = os.path.realpath(path)
+        if place in taken:
+            raise UserError(f"{path} would be written over {taken[place]}; name another file")
+        taken[place] = path
         try:
             _make_folder(path.parent)
             if path.is_dir():
@@ -108,7 +114,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is not valid JSON ({error}); delete it and make it again"
+            f"{path} is not valid JSON ({error}); if mg wrote it, delete it and make it again"
         ) from error
     if isinstance(value, dict) and value.pop(CHECKSUM, None) not in (None, _checksum(value)):
         raise UserError(f"{path} was altered: its checksum differs; delete it and make it again")

@@ -1,6 +1,7 @@
 """The command line: what it prints, how it fails, and that it starts at once."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,15 @@ def test_mistakes_end_in_one_line(arguments, message):
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("mg") and "error:" in line and message in line
+
+
+def test_a_reader_that_went_away_is_not_taken_for_success():
+    """`mg compare … | head` says neither that runs differ nor that they do not."""
+    command = [sys.executable, "-m", "mg", "compare", str(REFERENCE), str(REFERENCE)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 128 + signal.SIGPIPE
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,12 @@ def test_an_image_of_fractions_is_refused(tmp_path):
         preparation.decode(tmp_path / "a.pfm")
 
 
+def test_of_a_format_that_is_not_read_the_ones_that_are_are_named(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match="cannot identify .*; read are JPEG, PNG, WEBP, BMP, GIF"):
+        preparation.decode(tmp_path / "a.tif")
+
+
 # ------------------------------------------------------------------------ damaged files
 
 

@@ -103,6 +103,20 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(stored, tmp_p
     assert capfd.readouterr().err == ""
 
 
+def test_nothing_is_written_over_what_is_read_or_over_another_result(stored, tmp_path):
+    model, data = stored
+    before = model.read_bytes(), data.read_bytes()
+    same = tmp_path / "folder" / ".." / "m.json"
+    for metrics, predictions, named in (
+        (tmp_path / "m.json", same, "m.json would be written over .*m.json; name another file"),
+        (tmp_path / "m.json", data, "would be written over"),
+        (model, tmp_path / "p.h5", "would be written over"),
+    ):
+        with pytest.raises(UserError, match=named):
+            evaluate(*stored, metrics_path=metrics, predictions_path=predictions)
+    assert (model.read_bytes(), data.read_bytes()) == before
+
+
 def test_training_costs_come_from_the_run(stored, tmp_path):
     model_path = save_model(tmp_path / "model.pt")
     run = {

@@ -192,6 +192,9 @@ def test_mistakes_are_explained(tmp_path):
     )
     with pytest.raises(UserError, match="cannot write .*t.pt/saliency.h5: Not a directory"):
         saliency(*translation, tmp_path / "t.pt" / "saliency.h5", window=4)
+    for path in translation:
+        with pytest.raises(UserError, match=f"{path} would be written over"):
+            saliency(*translation, path, window=4)
     (tmp_path / "bad.h5").write_text("nothing")
     for name in ("bad.h5", "absent.h5"):
         with pytest.raises(UserError, match=name):

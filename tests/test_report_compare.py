@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from statistics import fmean as mean
 
@@ -13,8 +14,10 @@ import pytest
 from mg.errors import UserError
 from mg.files import read_json, write_json
 from mg.report import compare
+from mg.report.tables.summaries import Summary, read_metrics, summarise
 
 REFERENCE = Path(__file__).parent.parent / "results/reference"
+NETWORKS = ("unet", "umg", "sg", "r_sg", "pmg", "r_pmg")
 
 
 @pytest.fixture
@@ -54,22 +57,41 @@ def test_a_run_equals_itself(copy):
 def test_what_exceeds_the_spread_of_a_difference_is_named(copy):
     before = verdicts(copy)["translation", "pmg", "mean_iu"]
     sd = before.ours.sd("mean_iu")
-    assert before.allowed == pytest.approx(4.604 * (2 / 3) ** 0.5 * sd)
+    assert before.allowed == pytest.approx(4.6040949 * (2 / 3) ** 0.5 * sd)
     change(copy, "pmg", "mean_iu", 0.9 * before.allowed)
-    assert not compare.report(copy, REFERENCE)[1]
+    text, differs = compare.report(copy, REFERENCE)
+    assert not differs and "60 numbers are the same" in text
     change(copy, "pmg", "mean_iu", 0.2 * before.allowed)
     text, differs = compare.report(copy, REFERENCE)
-    assert differs and "   1 numbers differ" in text
-    (line,) = [line for line in verdicts(copy).values() if line.verdict == "differs"]
+    assert not differs and "   1 numbers are unusual" in text
+    assert "nothing differs that seeds do not explain" in text
+    (line,) = [line for line in verdicts(copy).values() if line.verdict == "unusual"]
     assert (line.task, line.network, line.measure) == ("translation", "pmg", "mean_iu")
     assert line.difference == pytest.approx(1.1 * before.allowed)
+    assert 0.005 < line.chance < compare.LEVEL
+    change(copy, "pmg", "mean_iu", 1.0 * before.allowed)  # seldom even among 60 numbers
+    text, differs = compare.report(copy, REFERENCE)
+    assert differs and "   1 numbers differ" in text and "the runs differ: by numbers" in text
+    (line,) = [line for line in verdicts(copy).values() if line.verdict == "differs"]
+    assert (line.task, line.network, line.measure) == ("translation", "pmg", "mean_iu")
+    assert line.chance * 60 < compare.CHANCE
+
+
+def test_unusual_numbers_of_more_networks_than_chance_explains_count(copy):
+    lines = verdicts(copy)
+    for found, network in enumerate(("pmg", "unet", "umg")):
+        assert not compare.report(copy, REFERENCE)[1], found
+        change(copy, network, "mean_iu", 1.1 * lines["translation", network, "mean_iu"].allowed)
+    text, differs = compare.report(copy, REFERENCE)
+    assert differs and "   3 numbers are unusual" in text
+    assert "the runs differ: numbers of more networks are unusual than chance explains" in text
 
 
 def test_one_seed_is_held_against_the_spread_of_the_other_run(copy):
     for seed in (1, 2):
         shutil.rmtree(copy / f"models/translation/pmg/seed{seed}")
     line = verdicts(copy)["translation", "pmg", "mean_iu"]
-    assert line.allowed == pytest.approx(9.925 * (4 / 3) ** 0.5 * line.theirs.sd("mean_iu"))
+    assert line.allowed == pytest.approx(9.9248432 * (4 / 3) ** 0.5 * line.theirs.sd("mean_iu"))
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(1, 3), (2, 3), (3, 3), (8, 9)])
@@ -77,10 +99,69 @@ def test_runs_of_one_experiment_seldom_differ(ours, theirs):
     """As seldom as is said, whatever the numbers of seeds."""
     runs = np.random.default_rng(ours).normal(size=(20_000, ours + theirs)).tolist()
     differ = sum(
-        abs(mean(run[:ours]) - mean(run[ours:])) > compare._allowed(run[:ours], run[ours:])
+        abs(mean(run[:ours]) - mean(run[ours:])) > compare._judge(run[:ours], run[ours:])[0]
         for run in runs
     )
     assert 0.007 < differ / len(runs) < 0.013
+
+
+@pytest.mark.parametrize("together", [0.0, 0.9])
+@pytest.mark.parametrize("ours", [1, 3])
+def test_whole_runs_of_one_experiment_seldom_differ(ours, together):
+    """Though 60 numbers are compared, in which the measures of a network move `together`."""
+    random = np.random.default_rng(ours)
+
+    def draw(seeds):
+        results = {}
+        for task, network in product(("segmentation", "translation"), NETWORKS):
+            shape = (seeds, len(compare.MEASURES))
+            common, own = random.normal(size=(seeds, 1)), random.normal(size=shape)
+            values = 0.5 + 0.01 * (together**0.5 * common + (1 - together) ** 0.5 * own)
+            records = [dict(zip(compare.MEASURES, row, strict=True)) for row in values.tolist()]
+            results[task, network] = Summary(task, network, records, [])
+        return results
+
+    runs = [compare.compare(draw(ours), draw(3)) for _ in range(400)]
+    assert all(len(lines) == 60 for lines in runs)
+    differ = [compare.reason(lines) != "" for lines in runs]
+    assert sum(differ) / len(runs) < 0.1
+    assert any(line.verdict == "unusual" for lines in runs for line in lines)
+
+
+@pytest.mark.parametrize("run", ["demo", "demo-adamw", "demo-float32"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_seed_of_a_kept_run_differs_from_the_others(run, seed):
+    paths = sorted((REFERENCE / run / "models").glob("*/*/seed*/metrics.json"))
+    records = read_metrics(paths, ())
+    one, others = (
+        {
+            (s.dataset, s.network): s
+            for s in summarise(r for r in records if (r["seed"] == seed) is w)
+        }
+        for w in (True, False)
+    )
+    assert not compare.reason(compare.compare(one, others))
+
+
+def test_what_cannot_be_seen_in_the_digits_shown_does_not_differ():
+    nothing = [{"mean_iu": value} for value in (0.0, 0.0, 0.0)]
+
+    def verdict(value):
+        runs = [
+            {("translation", "sg"): Summary("translation", "sg", r, [])}
+            for r in ([{"mean_iu": value}], nothing)
+        ]
+        return next(li for li in compare.compare(*runs) if li.measure == "mean_iu").verdict
+
+    assert verdict(1e-6) == "same" and verdict(0.01) == "differs"
+
+
+def test_a_measure_that_one_run_lacks_altogether_does_not_differ_for_that(copy):
+    for seed in (0, 1, 2):
+        path = copy / f"models/translation/sg/seed{seed}/metrics.json"
+        write_json(path, read_json(path) | {"mean_acc": None})
+    text, differs = compare.report(copy, REFERENCE)
+    assert not differs and "   1 numbers are not defined for some seeds of one run" in text
 
 
 def test_without_a_spread_nothing_is_claimed(copy, tmp_path):
@@ -93,6 +174,7 @@ def test_without_a_spread_nothing_is_claimed(copy, tmp_path):
     change(single, "unet", "bce", 0.5, seeds=[0])
     text, differs = compare.report(single, copy)
     assert not differs and "1 numbers are not equal, with one seed each" in text
+    assert "whether the runs differ is not known" in text and "nothing differs" not in text
 
 
 def test_a_measure_that_some_seeds_lost_is_not_called_the_same(copy):
@@ -144,8 +226,7 @@ def test_recipes_that_differ_are_named_though_the_configuration_is_the_same(copy
         "recipe that differs ours theirs",
         "learning_rate of Segmentation PMG, Translation PMG 0.035 and 0.5 0.035",
     ]
-    every = ("unet", "umg", "sg", "r_sg", "pmg", "r_pmg")
-    assert recipes(*every)[1:] == ["learning_rate 0.035 and 0.5 0.035"]
+    assert recipes(*NETWORKS)[1:] == ["learning_rate 0.035 and 0.5 0.035"]
     path = copy / "models/translation/pmg/seed0/metrics.json"
     shutil.rmtree(path.parents[1])
     path.parent.mkdir(parents=True)

@@ -504,6 +504,21 @@ def test_a_lead_within_the_spread_does_not_count(store, tmp_path):
     assert row["evidence"].endswith("(2 seeds)")
 
 
+@pytest.mark.parametrize("network, other", [("unet", "pmg"), ("pmg", "unet")])
+def test_in_a_lead_over_or_of_one_seed_the_spread_of_the_other_stands_for_both(
+    network, other, store, tmp_path
+):
+    def verdict(lead):  # of PMG over U-NET; the spread is 0.08
+        means = {"pmg": 0.4 + lead, "unet": 0.4}
+        runs = [record(network=other, mean_iu=means[other])]
+        for seed, away in enumerate((-0.08, 0, 0.08)):
+            runs.append(record(network=network, seed=seed, mean_iu=means[network] + away))
+        found = verdicts(store, tmp_path, *runs)
+        return found["segmentation", "PMG segments better than U-NET"]["verdict"]
+
+    assert verdict(0.10) == "does not hold" and verdict(0.12) == "holds"
+
+
 def test_evidence_names_the_seeds_of_each_network_and_where_there_is_but_one(store, tmp_path):
     runs = [record(network="pmg", seed=i, mean_iu=v) for i, v in enumerate((0.54, 0.55, 0.56))]
     runs += [record(network="unet", seed=i, mean_iu=v) for i, v in enumerate((0.44, 0.46))]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 
 from mg import cli, networks, provenance
 from mg.data import hdf5
@@ -26,11 +28,15 @@ from mg.training.feed import for_training
 from mg.training.objective import PIXELS
 from mg.training.prior import set_output_prior
 from mg.training.recipe import Recipe
+from mg.training.step import Step
 from mg.training.training import Training
 
 WIDTH = {"width": [4, 4]}
 RECORDED = ("graph", "compiled")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_cxx = pytest.mark.skipif(
+    not shutil.which(inductor.cpp.cxx[-1]), reason=f"{inductor.cpp.cxx[-1]} is not installed"
+)
 RECIPE = Recipe(
     optimizer="adamw", schedule="one_cycle", learning_rate=0.02, epochs=3, iterations=8, batch=8
 )
@@ -403,7 +409,11 @@ def interrupted(tiny, output):
 
 @pytest.mark.parametrize(
     "device, execution",
-    [("cpu", "eager"), *(pytest.param("cuda", kind, marks=needs_cuda) for kind in RECORDED)],
+    [
+        ("cpu", "eager"),
+        pytest.param("cpu", "compiled", marks=needs_cxx),
+        *(pytest.param("cuda", kind, marks=needs_cuda) for kind in RECORDED),
+    ],
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_every_execution_goes_on_where_it_was_interrupted(
@@ -442,6 +452,31 @@ def test_a_log_tells_what_begins_and_how_far_it_is(tiny, tmp_path):
             loss = f"loss {float(row['train_loss']):.4f}  "
             assert line.startswith(f"epoch   {row['epoch']}/3  {loss}valid loss ") and loss in last
     assert lines[-1].endswith("  00:00 left")
+
+
+def test_the_time_left_does_not_count_a_slow_beginning_for_every_epoch(tiny, tmp_path, monkeypatch):
+    taken = []
+
+    def slow_at_first(step, *args, take=Step.__call__):
+        if not taken:
+            time.sleep(3)  # as where a step is compiled
+        taken.append(step)
+        take(step, *args)
+
+    monkeypatch.setattr(Step, "__call__", slow_at_first)
+    lines, recipe = [], replace(RECIPE, epochs=200)
+
+    def log(line):
+        lines.append(line)
+        end_in_the_third_epoch(line)
+
+    with pytest.raises(loop.Interrupted):
+        train(tiny, tmp_path, recipe, log=log)
+    speed, minutes, seconds = map(
+        int, re.search(r"(\d+) images/s  (\d+):(\d\d) left$", lines[-1]).groups()
+    )
+    expected = 198 * recipe.iterations * recipe.batch / speed
+    assert 60 * minutes + seconds == pytest.approx(expected, rel=0.05, abs=1)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path):

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 
 import pandas
 import pytest
@@ -82,6 +83,23 @@ def test_photographs_become_a_table(tmp_path):
     assert "Nothing to be done" in again.stdout + again.stderr
     table = pandas.read_csv(tmp_path / "results/photographs/tables/classification.csv")
     assert table.top1_error_10crop.between(0, 1).all()
+
+
+def test_another_folder_of_photographs_is_listed_anew(tmp_path):
+    config = {"run": "photographs", "tasks": ["imagenet"], "networks": ["r_mg"]}
+    config |= {"architectures": {"r_mg": {"network": "r_mg", "options": {"depth": 18}}}}
+    amounts = {"tasks": {"imagenet": {"epochs": 1, "iterations": 2, "batch": 8}}}
+    config |= {"training": TRAINING | amounts}
+    target = "results/photographs/data/imagenet/test.h5"
+    for folder in ("one", "other"):
+        write_photographs(tmp_path / folder, train=26, test=3)
+        config["imagenet"] = {"directory": folder, "crop": 32}
+        plan = snakemake(tmp_path, config, "--dry-run", "--", target)
+        assert re.search(r"^prepare +1$", plan.stdout + plan.stderr, re.M), plan.stderr
+        done = snakemake(tmp_path, config, "--", target)
+        assert done.returncode == 0, done.stdout + done.stderr
+    plan = snakemake(tmp_path, config, "--dry-run", "--", target)
+    assert "Nothing to be done" in plan.stdout + plan.stderr
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ MEANS = {
         "data/tasks.py",
     ),
     *("data/parallel.py", "data/progress.py"),
-    *("training/board.py", "training/cards.py", "training/checkpoint.py", "training/model.py"),
+    *("training/board.py", "training/cards.py", "training/checkpoint.py"),
+    *("training/messages.py", "training/model.py"),
     "evaluation/outcome.py",
 }
 

@@ -182,6 +182,39 @@ def test_a_changed_schedule_keeps_the_data(run, config):
     assert jobs["train"] == 2 and "generate" not in jobs
 
 
+def test_to_train_on_the_validation_set_too_trains_again(run, config):
+    changed = {"tasks": {"translation": {"include_valid": True}}}
+    amounts = {**TINY["training"]["tasks"]["translation"], **changed["tasks"]["translation"]}
+    jobs = planned(run, config | {"training": {"tasks": {"translation": amounts}}})
+    assert jobs["train"] == jobs["evaluate"] == 2 and "generate" not in jobs
+
+
+@pytest.mark.parametrize(
+    "name, rule",
+    [
+        ("models/translation/pmg/seed0/model.pt", "train"),
+        ("models/translation/pmg/seed0/history.csv", "train"),
+        ("models/translation/pmg/seed0/run.json", "train"),
+        ("models/translation/pmg/seed0/metrics.json", "evaluate"),
+        ("models/translation/pmg/seed0/predictions.h5", "evaluate"),
+        ("models/translation/pmg/seed0/saliency.h5", "saliency"),
+        ("tables/spatial_transformation.csv", "results_table"),
+        ("tables/spatial_transformation_aggregated.csv", "results_table"),
+        ("tables/resources.csv", "resources_table"),
+        ("figures/cost.png", "figure_cost"),
+        ("data/translation/train.h5", None),
+    ],
+)
+def test_what_is_deleted_is_made_again_but_data(name, rule, run, config):
+    path, aside = run / "results/tiny" / name, run / "aside"
+    path.rename(aside)
+    try:
+        jobs = planned(run, config)
+    finally:
+        aside.rename(path)
+    assert jobs == {} if rule is None else jobs[rule] == 1
+
+
 def digits_of_ones_own(mnist_directory: Path, folder: Path) -> dict:
     """The settings that take the digits in `folder`, which are MNIST's."""
     folder.mkdir()

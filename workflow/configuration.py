@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 TASKS = SCHEMA["$defs"]["task"]["enum"]
 
-_MOST_VALUES, _DEEPEST = 100_000, 20
+_MOST_VALUES, _DEEPEST, _LARGEST = 100_000, 20, 1e30
 
 
 class Mistake(Exception):
@@ -138,6 +138,10 @@ def check(config: dict[str, Any]) -> None:
             raise Mistake(key, f"{_show(value)} holds a control character; allowed is text")
         if isinstance(value, float) and not math.isfinite(value):
             raise Mistake(key, f"{value} is not allowed; allowed are finite numbers")
+        if isinstance(value, int | float) and abs(value) >= _LARGEST:
+            raise Mistake(
+                key, f"{value:.3g} is not allowed; allowed are numbers below {_LARGEST:g}"
+            )
     errors = sorted(_VALIDATOR.iter_errors(config), key=_misspelt_keys_first)
     if errors:
         raise _mistake(errors[0])
@@ -328,16 +332,21 @@ def _mistake(error: ValidationError) -> Mistake:
     elif rule == "type" and error.validator_value == "string":
         hint = "put it in quotes; "
     elif rule == "type" and isinstance(value, str):
-        hint = _read_as_text(value)
+        hint = _read_as_text(value, error.validator_value)
     what = f"the key {_show(value)}" if of_a_key else _show(value)
     return Mistake(key, f"{what} is not allowed; {hint}allowed is {_allowed(schema)}")
 
 
-def _read_as_text(value: str) -> str:
+def _read_as_text(value: str, kind: str | list[str]) -> str:
+    kinds = [kind] if isinstance(kind, str) else kind
     try:
-        return f"YAML reads this as text, write {float(value)!r}; "
+        if "number" in kinds:
+            return f"YAML reads this as text, write {float(value)!r}; "
+        if "integer" in kinds:
+            return f"YAML reads this as text, write {int(value)}; "
     except ValueError:
-        return ""
+        pass
+    return ""
 
 
 # ------------------------------------------------------------------------ rules

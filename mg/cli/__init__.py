@@ -17,7 +17,10 @@ from mg.signals import STOPPING, heeded, take_warnings_for_termination
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `mg`; a user's mistake ends in one line and status 2, a signal in status 128 + number."""
+    """Run `mg`; a user's mistake ends in one line and status 2, a signal in status 128 + number.
+
+    Where nobody reads standard output any more (`mg … | head`), the status is that of SIGPIPE.
+    """
     stopped: list[int] = []
 
     def stop(number: int, frame: Any) -> NoReturn:
@@ -41,10 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(fail(f"{name}: {STOPPING[stopped[0]]}", 128 + stopped[0]))
         if isinstance(error, BrokenPipeError):  # of standard output
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        elif message := _users_message(error):
+            sys.exit(128 + signal.SIGPIPE)
+        if message := _users_message(error):
             sys.exit(fail(f"{name}: error: {message}", 2))
-        else:
-            raise
+        raise
 
 
 def _users_message(error: BaseException) -> str | None:

@@ -58,14 +58,14 @@ def prepare(
         if split == "train":
             del everything[held_out]
             images = everything
+    if not images:
+        raise UserError(f"{directory} has no images for {split}; add some or leave that split out")
     if count is not None:
         if count > len(images):
             raise UserError(
                 f"{directory} has {len(images):,} images for {split}, not {count:,}; ask for fewer"
             )
         images = [images[i * len(images) // count] for i in range(count)]
-    if not images:
-        raise UserError(f"{directory} has no images for {split}; add some or leave that split out")
     paths = [os.fsencode(path.relative_to(directory)) for path, _ in images]
     x = np.zeros((len(paths), max(map(len, paths))), np.uint8)
     for row, path in zip(x, paths, strict=True):

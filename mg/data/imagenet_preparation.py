@@ -24,7 +24,7 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -148,7 +148,8 @@ def decode(path: str | PathLike) -> Image.Image:
         if short_of_memory(error) or short_of_files(error):
             raise
         reason = str(error).splitlines() or [type(error).__name__]
-        raise UserError(f"{path} is no readable image: {reason[0][:200]}") from error
+        known = f"; read are {', '.join(FORMATS)}" if type(error) is UnidentifiedImageError else ""
+        raise UserError(f"{path} is no readable image: {reason[0][:200]}{known}") from error
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:

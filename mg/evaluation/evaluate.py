@@ -57,7 +57,7 @@ def evaluate(
     model, info = load_model(model_path, device)
     run_path = Path(model_path).with_name("run.json")
     run = read_run(run_path) if run_path.exists() else {}
-    check_place(metrics_path, predictions_path)
+    check_place(metrics_path, predictions_path, inputs=(model_path, run_path, data_path))
     spec, goal = networks.resolve_dataset(info["dataset"]), objective(info["dataset"])
     with Progress(f"{info['label']} {spec.name}", None, "images") as progress:
         if spec.family == "mnist":

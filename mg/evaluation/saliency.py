@@ -189,7 +189,7 @@ def saliency(
             f"saliency maps are for the spatial tasks; {data_path} has {data.y.shape[1]} channels"
         )
     occlusion = Occlusion(*data.x.shape[2:], window=window, stride=stride, seed=seed)
-    check_place(output_path)
+    check_place(output_path, inputs=(model_path, data_path))
     kept: dict[str, list] = {name: [] for name in ("index", "input", "output", "points", "map")}
     skipped: list[int] = []
     attributes = {

@@ -2,8 +2,9 @@
 
 import os
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,15 @@ from mg.report.tables.summaries import Summary, read_metrics, summarise
 from mg.text import aligned
 
 LEVEL = 0.01
-"""A difference counts when seeds alone make one so large this rarely, if they spread normally."""
+"""A number is unusual when seeds alone make its difference so large this rarely, if they spread
+normally. Of 60 numbers that are compared, some may well be."""
 
-# Student's t for that level, both sides, by degrees of freedom from 1 on.
-_STUDENT = (63.66, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169)
+CHANCE = 0.05
+"""How rarely chance may bring a difference that counts, among all numbers of two runs; and how
+rarely unusual numbers of so many networks that they count."""
+
+SHOWN = 5e-5
+"""Half the last digit that is shown: what differs by no more is the same."""
 
 # What may differ between runs that are the same experiment.
 _NAMES = ("run", "description", "seeds", "mnist.directory")
@@ -31,10 +37,13 @@ class Line:
 
     Attributes:
         difference: mean of ours minus mean of theirs, None where one is undefined or missing.
-        allowed: what the difference must exceed to count, None where no spread is known.
-        verdict: `differs`, `same`, `unknown` (they are not equal, and no spread is known),
-            `missing: ours`, `missing: theirs`, `undefined`, or `undefined in part` (for another
-            share of seeds than in the other run; the means, of the rest, do not differ).
+        allowed: what a difference exceeds in `LEVEL` of all cases by seeds alone, None where no
+            spread is known.
+        chance: how often seeds alone make one so large, None where no spread is known.
+        verdict: `differs`, `unusual` (more than is allowed, but of so many numbers one may be),
+            `same`, `unknown` (they are not equal, and no spread is known), `missing: ours`,
+            `missing: theirs`, `undefined`, or `undefined in part` (for another share of seeds than
+            in the other run; the means, of the rest, do not differ).
     """
 
     task: str
@@ -44,6 +53,7 @@ class Line:
     theirs: Summary | None
     difference: float | None
     allowed: float | None
+    chance: float | None
     verdict: str
 
 
@@ -81,8 +91,9 @@ def summaries(run: Path) -> dict[tuple[str, str], Summary]:
 def compare(ours: dict, theirs: dict) -> list[Line]:
     """A line per task, network and measure that either run has, in the order of the tables.
 
-    A difference of means counts by Student's t-test at `LEVEL`: both runs are taken to spread over
-    seeds alike, and the fewer seeds there are, the less is known of how.
+    Differences of means are judged by Student's t-test: both runs are taken to spread over seeds
+    alike, and the fewer seeds there are, the less is known of how. By Holm's procedure, chance
+    makes any of so many numbers differ in `CHANCE` of all cases or fewer.
     """
     keys = {*ours, *theirs}
     ordered = [
@@ -90,11 +101,37 @@ def compare(ours: dict, theirs: dict) -> list[Line]:
         for task in tasks_in_order(task for task, _ in keys)
         for network in in_order(network for t, network in keys if t == task)
     ]
-    return [
+    lines = [
         _line(*key, measure, ours.get(key), theirs.get(key))
         for key in ordered
         for measure in _measures([s for s in (ours.get(key), theirs.get(key)) if s is not None])
     ]
+    tested = sorted((line.chance, i) for i, line in enumerate(lines) if line.chance is not None)
+    for rank, (chance, i) in enumerate(tested):
+        if lines[i].verdict != "unusual" or chance * (len(tested) - rank) > CHANCE:
+            break
+        lines[i] = replace(lines[i], verdict="differs")
+    return lines
+
+
+def reason(lines: Sequence[Line]) -> str:
+    """Why the runs are said to differ by more than chance; nothing if they are not.
+
+    One number that differs suffices. Unusual numbers of several networks do where chance makes them
+    of so many in `CHANCE` of all cases or fewer: the measures of one network on a task move
+    together, networks do not, and one of `n` measures is unusual in `n` times `LEVEL` of all cases
+    at most.
+    """
+    from scipy.special import bdtrc  # binomial: more than so many; scipy takes a while to load
+
+    if any(line.verdict == "differs" for line in lines):
+        return "by numbers that chance does not explain"
+    tested = Counter((line.task, line.network) for line in lines if line.chance is not None)
+    found = {(line.task, line.network) for line in lines if line.verdict == "unusual"}
+    share = min(1.0, LEVEL * max(tested.values(), default=0))
+    if found and bdtrc(len(found) - 1, len(tested), share) <= CHANCE:
+        return "numbers of more networks are unusual than chance explains"
+    return ""
 
 
 def _measures(summaries: list[Summary]) -> Sequence[str]:
@@ -108,20 +145,19 @@ def _line(
 ) -> Line:
     pair = (("ours", ours), ("theirs", theirs))
     absent = [name for name, s in pair if s is None or s.lacks(measure)]
+    line = Line(task, network, measure, ours, theirs, None, None, None, "")
     if absent:
-        return Line(task, network, measure, ours, theirs, None, None, f"missing: {absent[0]}")
+        return replace(line, verdict=f"missing: {absent[0]}")
     a, b = ours.mean(measure), theirs.mean(measure)
+    alike = _share(ours, measure) == _share(theirs, measure)
     if a is None or b is None:
-        verdict = "undefined" if a is b else "differs"  # a number here and none there
-        return Line(task, network, measure, ours, theirs, None, None, verdict)
-    allowed = _allowed(ours.values(measure), theirs.values(measure))
-    if a == b or (allowed is not None and abs(a - b) <= allowed):
-        verdict = "same"
+        return replace(line, verdict="undefined" if alike else "undefined in part")
+    allowed, chance = _judge(ours.values(measure), theirs.values(measure))
+    if abs(a - b) <= (allowed or SHOWN):
+        verdict = "same" if alike else "undefined in part"
     else:
-        verdict = "unknown" if allowed is None else "differs"
-    if verdict == "same" and _share(ours, measure) != _share(theirs, measure):
-        verdict = "undefined in part"
-    return Line(task, network, measure, ours, theirs, a - b, allowed, verdict)
+        verdict = "unknown" if allowed is None else "unusual"
+    return replace(line, difference=a - b, allowed=allowed, chance=chance, verdict=verdict)
 
 
 def _share(summary: Summary, measure: str) -> Fraction:
@@ -129,20 +165,25 @@ def _share(summary: Summary, measure: str) -> Fraction:
     return Fraction(len(summary.values(measure)), len(summary.records))
 
 
-def _allowed(ours: list[float], theirs: list[float]) -> float | None:
-    """How far the means of two runs may lie apart; None for one value each."""
+def _judge(ours: list[float], theirs: list[float]) -> tuple[float, float] | tuple[None, None]:
+    """How far the means of two runs may lie apart, and how often they lie as far apart as these.
+
+    None for one value each.
+    """
+    from scipy.special import stdtr, stdtrit  # Student's t: distribution and its inverse
+
     freedom = len(ours) + len(theirs) - 2
     if freedom == 0:
-        return None
+        return None, None
     squares = sum(statistics.variance(run) * (len(run) - 1) for run in (ours, theirs) if run[1:])
-    return _student(freedom) * (squares / freedom * (1 / len(ours) + 1 / len(theirs))) ** 0.5
-
-
-def _student(freedom: int) -> float:
-    if freedom <= len(_STUDENT):
-        return _STUDENT[freedom - 1]
-    z = statistics.NormalDist().inv_cdf(1 - LEVEL / 2)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    error = (squares / freedom * (1 / len(ours) + 1 / len(theirs))) ** 0.5
+    difference = abs(statistics.fmean(ours) - statistics.fmean(theirs))
+    allowed = max(SHOWN, error * -float(stdtrit(freedom, LEVEL / 2)))
+    if difference <= SHOWN:
+        return allowed, 1.0
+    if error == 0:
+        return allowed, 0.0
+    return allowed, 2 * float(stdtr(freedom, -difference / error))
 
 
 # ------------------------------------------------------------------------ settings
@@ -215,7 +256,7 @@ def _origin(found: Iterable[Summary]) -> dict[str, Any]:
 
 
 def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, bool]:
-    """The comparison as text, and whether any number differs.
+    """The comparison as text, and whether the runs differ by more than chance explains.
 
     Args:
         ours: folder of a run, such as results/demo.
@@ -230,14 +271,18 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
     lines = compare(mine, reference)
     if not set(mine) & set(reference):
         raise UserError(f"{here} and {there} have no network of one task in common")
-    differing = [line for line in lines if line.verdict == "differs"]
+    tested = sum(line.chance is not None for line in lines)
     counted = {
-        "differs": f"differ, by more than seeds make them in {100 - 100 * LEVEL:g} of 100 cases",
+        "differs": f"differ: seeds make any of {tested} do so in {100 * CHANCE:g} of 100 cases at "
+        "most",
+        "unusual": f"are unusual: seeds make one number so in {100 * LEVEL:g} of 100 cases, of "
+        f"{tested} about {LEVEL * tested:.1f}",
         "same": "are the same but for what seeds change",
         "unknown": "are not equal, with one seed each: no spread is known",
         "undefined in part": "are not defined for some seeds of one run, nor differ for the rest",
         "missing": "are missing in one run",
     }
+    why = reason(lines)
     count = {kind: sum(line.verdict.startswith(kind) for line in lines) for kind in counted}
     text = [
         f"ours: {here}   theirs: {there}",
@@ -246,13 +291,21 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
         "",
         *(f"{count[kind]:4} numbers {text}" for kind, text in counted.items() if count[kind]),
         "",
+        _outcome(why, tested),
+        "",
         *_settings(here, there),
         "",
         *_recipes(mine, reference),
         "",
         *_differences(_origin(mine.values()), _origin(reference.values()), "origin"),
     ]
-    return "\n".join(text), bool(differing)
+    return "\n".join(text), bool(why)
+
+
+def _outcome(why: str, tested: int) -> str:
+    if not tested:
+        return "whether the runs differ is not known: nowhere has either of them several seeds"
+    return f"the runs differ: {why}" if why else "nothing differs that seeds do not explain"
 
 
 def _results(lines: list[Line]) -> list[str]:

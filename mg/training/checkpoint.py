@@ -37,7 +37,8 @@ def read_torch(path: Path) -> Any:
             raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{path} is damaged or no file of mg ({reason[0]}); delete it and make it again"
+            f"{path} is damaged or no file of mg ({reason[0]}); if mg wrote it, delete it and make "
+            "it again"
         ) from error
 
 

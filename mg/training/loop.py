@@ -17,6 +17,7 @@ from mg.errors import UserError
 from mg.files import write_json
 from mg.networks.execution import accelerate
 from mg.signals import collected
+from mg.training import messages
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, use_processor
@@ -29,12 +30,6 @@ from mg.training.run import Run
 from mg.training.step import build_step, choose_execution
 from mg.training.team import ALONE, Team, synchronise_batch_norm
 from mg.training.training import Training
-
-EXECUTED = {
-    "eager": "",
-    "graph": ", steps recorded",
-    "compiled": ", steps compiled at the first, which takes a minute or more",
-}
 
 
 class Interrupted(Exception):
@@ -107,7 +102,7 @@ def train(
     if tensorboard and team.first:
         folder = tensorboard / training.dataset / training.label / f"seed{training.seed}"
         board = Board(folder, run.history)
-    log(_beginning(run, training))
+    log(messages.beginning(run, training.title))
     _work(run, training, checkpoints, checkpoint_seconds, board, log)
     unreadable = len(run.unreadable())
     if team.first:
@@ -257,7 +252,7 @@ def _work(
                         f"{run.iteration}: wrote {checkpoints.newest}; the same command goes on",
                     )
                 if wish and bar.disable:
-                    log(_progress(run))
+                    log(messages.progress(run))
             run.average_loss()
             _check_finite(run, checkpoints)
             row = run.end_epoch()
@@ -266,51 +261,10 @@ def _work(
             if board:
                 board.add(row)
             if bar.disable:
-                log(_summary(row, run))
+                log(messages.summary(row, run))
             else:
                 column, name = run.objective.shown
                 bar.set_postfix({"loss": f"{row['train_loss']:.4f}", name: row[column]})
-
-
-def _beginning(run: Run, training: Training) -> str:
-    """What is going to be done, and where."""
-    recipe, here = run.recipe, run.attempts()[-1]
-    return (
-        f"{training.title}: {recipe.epochs} epochs of {recipe.iterations} iterations, "
-        f"batch {recipe.batch}, on {here['device']}, {here['activations']}"
-        f"{EXECUTED[here['execution']]}"
-    )
-
-
-def _progress(run: Run) -> str:
-    """The epoch so far; an epoch of photographs takes hours."""
-    loss = float(run.take.loss_sum) / run.iteration
-    speed = run.iteration * run.recipe.batch / (run.seconds - run.epoch_began)
-    return (
-        f"epoch {run.epoch + 1:3d}/{run.recipe.epochs}"
-        f"  iteration {run.iteration}/{run.recipe.iterations}  loss {loss:.4f}"
-        f"  {speed:.0f} images/s  {_left(run)} left"
-    )
-
-
-def _summary(row: dict[str, Any], run: Run) -> str:
-    """The epoch that `row` is about."""
-    valid = ""
-    if row["valid_loss"] is not None:
-        valid = f"  valid loss {row['valid_loss']:.4f}"
-        column, name = run.objective.shown
-        if row[column] is not None:
-            valid += f"  {name} {row[column]:.4f}"
-    return (
-        f"epoch {row['epoch']:3d}/{run.recipe.epochs}  loss {row['train_loss']:.4f}{valid}"
-        f"  {row['images_per_second']:.0f} images/s  {_left(run)} left"
-    )
-
-
-def _left(run: Run) -> str:
-    """Hours, minutes and seconds to the end, at the mean speed so far."""
-    done = run.epoch * run.recipe.iterations + run.iteration
-    return Bar.format_interval(run.seconds / done * (run.recipe.steps - done))
 
 
 def _check_finite(run: Run, checkpoints: Checkpoints) -> None:

@@ -163,6 +163,7 @@ GROUPS = {
 }
 SALIENCY_TASKS = [task for task in config["saliency"]["tasks"] if task in SPATIAL_TASKS]
 PAGE = ["report/templates/page.html", "report/templates/table.html"]
+TABLE_ENDINGS = ("html", "md", "tex", "csv")
 TABLE = [*PAGE, "report/templates/tables.html", "networks/published.csv"]
 # What the tables of networks count; the registry imports them by name.
 BUILDERS = [f"networks/{name}" for name in ("mnist.py", "cifar.py", "imagenet.py")]
@@ -223,7 +224,7 @@ def resolved_configuration():
 
 
 def results():
-    """Tables and figures that this configuration asks for: their pages and drawings."""
+    """Tables and figures that this configuration asks for, in every form."""
     tables, figures = list(GROUPS), ["learning_curves"]
     if CLASS_TASKS:
         tables += ["classification"]
@@ -236,9 +237,11 @@ def results():
         figures += ["spatial"]
     if SALIENCY:
         figures += [f"saliency_{task}" for task in SALIENCY_TASKS]
+    aggregated = [name for name in tables if name not in ("networks", "claims")]
     return [
-        *expand(f"{RESULTS}/tables/{{name}}.html", name=tables),
-        *expand(f"{RESULTS}/figures/{{name}}.svg", name=figures),
+        *expand(f"{RESULTS}/tables/{{name}}.{{end}}", name=tables, end=TABLE_ENDINGS),
+        *expand(f"{RESULTS}/tables/{{name}}_aggregated.csv", name=aggregated),
+        *expand(f"{RESULTS}/figures/{{name}}.{{end}}", name=figures, end=("svg", "png")),
     ]
 
 
@@ -268,6 +271,13 @@ def explain_signals(logs):
 
 
 def targets():
-    """Everything that this configuration asks for."""
-    pages = [f"{RESULTS}/{name}.html" for name in ("overview", "run", "tables/resources")]
-    return pages + explorer() + results()
+    """Everything that this configuration asks for, but data: it need not be kept.
+
+    Models too, though tables follow from them: Snakemake makes nothing again that is missing on the
+    way to what is there.
+    """
+    pages = [f"{RESULTS}/{name}.html" for name in ("overview", "run")]
+    resources = expand(f"{RESULTS}/tables/resources.{{end}}", end=TABLE_ENDINGS)
+    kept = ("model.pt", "history.csv", "run.json", "metrics.json", "predictions.h5")
+    models = [path for name in kept for path in of_models(name)]
+    return [*pages, *explorer(), *resources, *results(), *models, *SALIENCY]

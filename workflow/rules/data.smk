@@ -101,6 +101,8 @@ rule prepare:
             str(Path(input[0]).parent) if input else config["imagenet"]["directory"]
         ),
         own=lambda wildcards: own_files(family(wildcards.task)),
+        # What follows from the input, as the source, is not compared.
+        directory=config["imagenet"]["directory"],
         number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
         crop=config["imagenet"]["crop"],
         code=lambda wildcards: code_of_images(family(wildcards.task)),

@@ -31,6 +31,8 @@ rule train:
         network=lambda wildcards: architecture(wildcards.network)[0],
         options=lambda wildcards: architecture(wildcards.network)[1],
         valid=lambda wildcards, input: ["--valid", input.valid] if input.valid else [],
+        # Snakemake compares no parameter that follows from the input, and the files are the same.
+        include_valid=lambda wildcards: training(wildcards.task, "include_valid"),
         optimizer=config["training"]["optimizer"],
         schedule=config["training"]["schedule"],
         learning_rate=config["training"]["learning_rate"],

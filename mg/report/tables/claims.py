@@ -114,10 +114,15 @@ def write_claims_table(
     numbers = {len(summary.records) for summary in summarise(records)}
     if numbers == {1}:
         notes.append("One seed per network: no verdict takes chance into account.")
-    elif 1 in numbers:
+    else:
         notes.append(
-            "Evidence without ± is of one seed: its verdict does not take chance into account."
+            "Of several seeds, leads are held against their spread; all else is judged by the mean."
         )
+        if 1 in numbers:
+            notes.append(
+                "Evidence without ± is of one seed: its verdict does not take chance into account; "
+                "in a lead over or of it, the other's spread stands for both."
+            )
     columns = [Column(title, numeric=False) for title in titles]
     table = Table("Claims of the paper in this run", columns, rows, notes)
     text = f"{caption} {describe(records, run)}".strip()
@@ -174,9 +179,9 @@ def _judge_lead(mine: Summary, theirs: Summary) -> tuple[str, str]:
     means = [s.mean("mean_iu") for s in (mine, theirs)]
     if None in means:
         return NOT_MEASURABLE, "mean IU is not defined"
-    deviations = [s.sd("mean_iu") for s in (mine, theirs)]
+    known = [sd for s in (mine, theirs) if (sd := s.sd("mean_iu")) is not None]
     lead = means[0] - means[1]
-    needed = max(LEAST_LEAD, math.hypot(*(sd or 0 for sd in deviations)))
+    needed = max(LEAST_LEAD, math.hypot(*known) * (2 / max(1, len(known))) ** 0.5)
     evidence = " against ".join(s.cell("mean_iu").text for s in (mine, theirs))
     return HOLDS if lead >= needed else FAILS, f"mean IU {evidence}{_seeds(mine, theirs)}"
 

@@ -165,7 +165,7 @@ _AGGREGATED = (
     *("published_top1_error_percent", "top1_error_difference_points"),
     *("published_top1_error_10crop_percent", "top1_error_10crop_difference_points"),
     *("params", "published_params_M", "params_difference_percent"),
-    *("macs", "macs_512_256", "published_macs_M", "macs_512_256_difference_percent"),
+    *("macs", "macs_512_256", "published_macs_M", "macs_difference_percent"),
     *("train_images", "train_seconds_mean"),
 )
 
