@@ -139,9 +139,8 @@ def check(config: dict[str, Any]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise Mistake(key, f"{value} is not allowed; allowed are finite numbers")
         if isinstance(value, int | float) and abs(value) >= _LARGEST:
-            raise Mistake(
-                key, f"{value:.3g} is not allowed; allowed are numbers below {_LARGEST:g}"
-            )
+            problem = f"{_show(value)} is not allowed; allowed are numbers below {_LARGEST:g}"
+            raise Mistake(key, problem)
     errors = sorted(_VALIDATOR.iter_errors(config), key=_misspelt_keys_first)
     if errors:
         raise _mistake(errors[0])

@@ -45,6 +45,8 @@ MISTAKES = {
                                  "allowed are finite numbers"),
     "a rate beyond all numbers": ("training: {learning_rate: 1.0e+30}", "training.learning_rate",
                                   "1e+30 is not allowed; allowed are numbers below 1e+30"),
+    "a whole number beyond all floats": (f"seeds: [{10**400}]", "seeds.0",
+                                         "allowed are numbers below 1e+30"),
     "a whole number in quotes": ('seeds: ["0"]', "seeds.0", "write 0;"),
     "a width that is no number": ("architectures: {pmg: {options: {width: [.nan]}}}",
                                   "architectures.pmg.options.width.0",
