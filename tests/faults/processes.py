@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 # Loaded once, before any fork.
 import mg.data.clutter
@@ -38,6 +39,7 @@ import mg.report.tables.resources
 import mg.report.tables.results
 import mg.training.loop  # noqa: F401
 from mg import cli
+from mg.signals import STOPPING
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,20 @@ class Running:
     def __init__(self, *arguments, before: Callable[[], None] = lambda: None) -> None:
         self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         sys.stdout.flush(), sys.stderr.flush()
-        # An interrupt before `mg` begins ends the process, as elsewhere, not in Python's traceback.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # A signal before `mg` begins ends the process, as elsewhere. The handlers are those of the
+        # tests' own process: an exception of theirs would go on with the tests in a second one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         self.pid = os.fork()
         if not self.pid:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        if self.pid:
-            return
+            self._become(arguments, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+    def _become(self, arguments: tuple, before: Callable[[], None]) -> NoReturn:
         code = 70
         try:
+            for number in STOPPING:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
             os.dup2(self.out.fileno(), 1), os.dup2(self.err.fileno(), 2)
             sys.stdout = os.fdopen(1, "w", closefd=False)
             sys.stderr = os.fdopen(2, "w", closefd=False)
@@ -91,11 +97,13 @@ class Running:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:
-            traceback.print_exc()
             code = 1
+            traceback.print_exc()
         finally:
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code or 0)
+            try:
+                sys.stdout.flush(), sys.stderr.flush()
+            finally:
+                os._exit(code or 0)
 
     def said(self, file: str = "err") -> str:
         """What it has written to an output so far."""
@@ -115,7 +123,7 @@ class Running:
         end, pid = time.monotonic() + 600, 0
         while not pid:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if time.monotonic() > end:
+            if not pid and time.monotonic() > end:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.005)
         return Ended(os.waitstatus_to_exitcode(status), self.said("out"), self.said("err"))
