@@ -1,10 +1,11 @@
 """The signals that ask a process to end; what it has begun is saved or removed first."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 STOPPING = {
     signal.SIGTERM: "terminated",
@@ -13,6 +14,8 @@ STOPPING = {
 }
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
+_AGAIN_SECONDS = 0.05  # long after what could not be interrupted, and soon for whoever asked
+
 
 def heeded() -> list[signal.Signals]:
     """Those that end this process: all, but not SIGHUP where `nohup` says so."""
@@ -20,16 +23,49 @@ def heeded() -> list[signal.Signals]:
     return [number for number in STOPPING if not (ignored and number == signal.SIGHUP)]
 
 
+def interrupt_by_signals(received: list[int]) -> None:
+    """Let the signals that end the process raise KeyboardInterrupt from now on.
+
+    Python drops an exception where nothing could catch it, as in the callback of a weak reference,
+    of which h5py has many. The signal is raised again then, a moment later.
+
+    Args:
+        received: is given the number of each that comes.
+    """
+    report = sys.unraisablehook
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    def dropped(unraisable: Any) -> None:
+        if received and issubclass(unraisable.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = dropped
+    signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(received[-1]))
+    for number in heeded():
+        signal.signal(number, stop)
+
+
+def raise_no_more() -> None:
+    """Forget a signal that is still to be raised again."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def take_warnings_for_termination() -> None:
     """Let SIGUSR1 and SIGUSR2, by which SGE says that the end is near, count as one SIGTERM.
 
     It often sends them twice. Heeded also where the shell around ignores them, as in its jobs.
     """
+    warned: list[int] = []
 
     def terminate(number: int, frame: Any) -> None:
-        for warning in WARNINGS:
-            signal.signal(warning, signal.SIG_IGN)
-        signal.raise_signal(signal.SIGTERM)
+        warned.append(number)
+        if len(warned) == 1:
+            signal.raise_signal(signal.SIGTERM)
 
     for warning in WARNINGS:
         signal.signal(warning, terminate)

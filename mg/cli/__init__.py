@@ -8,12 +8,12 @@ import argparse
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mg.cli import data, evaluation, networks, report, training
 from mg.cli.arguments import fail
 from mg.errors import UserError, short_of_files, short_of_memory, short_of_threads
-from mg.signals import STOPPING, heeded, take_warnings_for_termination
+from mg.signals import STOPPING, interrupt_by_signals, raise_no_more, take_warnings_for_termination
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,22 +22,19 @@ def main(arguments: list[str] | None = None) -> None:
     Where nobody reads standard output any more (`mg … | head`), the status is that of SIGPIPE.
     """
     stopped: list[int] = []
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        stopped.append(number)
-        raise KeyboardInterrupt  # so that half-written files are removed
-
     name = "mg"
     try:
-        for number in heeded():
-            signal.signal(number, stop)
+        interrupt_by_signals(stopped)
         take_warnings_for_termination()
         settings = build_parser().parse_args(arguments)
         settings.arguments = sys.argv[1:] if arguments is None else arguments
         name = f"mg {settings.command}"
         settings.run(settings)
         sys.stdout.flush()
+        if stopped:  # by one that a library has kept to itself
+            raise KeyboardInterrupt
     except (Exception, KeyboardInterrupt) as error:
+        raise_no_more()
         # That of PyTorch's loaders raises again, of a killed worker, whenever another one ends.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if stopped:  # whatever a library has made of the interrupt
