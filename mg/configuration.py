@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mg import networks
-from mg.data import clutter
+from mg.data import clutter, mnist
 from mg.errors import UserError
 from mg.records import wrong_entry
 
@@ -15,6 +15,7 @@ _READ = {
     "networks": [str],
     "training": dict,
     "architectures": dict,
+    "mnist": {"sources": [str]},
     "imagenet": {"crop": int},
     "data": {
         "mode": str,
@@ -43,10 +44,13 @@ def check(config: dict[str, Any]) -> None:
     if wrong:
         raise UserError(f"{wrong}: missing, or not as a whole configuration has it")
     data, training = config["data"], config["training"]
+    with _naming("mnist.sources"):
+        mnist.check_sources(config["mnist"]["sources"])
     for task in config["tasks"]:
         spec = networks.resolve_dataset(task)
         if spec.family == "mnist":
-            _check_clutter(task, data)
+            if data["mode"] != "own":
+                _check_clutter(task, data)
         elif training.get("output_prior"):
             raise UserError(f"training.output_prior: is for pixels, and {task} has classes")
         key, size = {

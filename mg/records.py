@@ -185,7 +185,8 @@ def read_configuration(path: str | os.PathLike) -> tuple[dict[str, Any], str]:
         text = body
     if wrong := wrong_entry(content if isinstance(content, dict) else {}, _CONFIGURATION):
         raise UserError(
-            f"{path} is not the whole configuration of a run: no valid entry {wrong!r}; {again}"
+            f"{path} is not the whole configuration of a run: no valid entry {wrong!r}; name that "
+            f"in results/<run>/, or, if this is it, {again}"
         )
     return content, text
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,11 +12,24 @@ import numpy as np
 import pytest
 import torch
 
+from mg.signals import STOPPING, WARNINGS
+
 # Several tests compare results bit for bit; threads of a shared machine only slow them down.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # Where tests are started in the background it may be ignored, and so by what they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What `mg`, called in the tests' own process, makes of signals ends with the test."""
+    numbers = (*STOPPING, *WARNINGS, signal.SIGALRM, signal.SIGCHLD)
+    before, hook = {number: signal.getsignal(number) for number in numbers}, sys.unraisablehook
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    sys.unraisablehook = hook
 
 
 @pytest.fixture(scope="session")

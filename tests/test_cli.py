@@ -177,6 +177,7 @@ def test_a_configuration_that_lacks_something_is_refused(change, key, tmp_path, 
             **{"threshold": 0.3, "tasks": {}},
         },
         "architectures": {"pmg": {"network": "pmg", "options": {}}},
+        "mnist": {"sources": ["digits/"]},
     }
     path.write_text(json.dumps(config))
     cli.main(["check", str(path)])

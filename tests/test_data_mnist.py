@@ -171,13 +171,13 @@ def endless(files):
 
 
 def silent(files):
-    return lambda handler, name: time.sleep(1)
+    return lambda handler, name: time.sleep(4)
 
 
 def stalling(files):
     def answer(handler, name):
         send(handler, gzip.compress(files[name.removesuffix(".gz")])[:1000], 100_000)
-        time.sleep(1)
+        time.sleep(4)
 
     return answer
 
@@ -192,15 +192,15 @@ FAILURES = {
     damaged: "",  # found by gzip or by the checksum, whichever sees it first
     bomb: "is larger than MNIST's",
     endless: "",
-    silent: "silent for 0.3 s",
-    stalling: "silent for 0.3 s",
+    silent: "silent for 2 s",
+    stalling: "silent for 2 s",
 }
 
 
 @pytest.mark.parametrize("kind", FAILURES, ids=lambda kind: kind.__name__)
 def test_failing_mirror_is_left_for_the_next_source(kind, files, tmp_path, monkeypatch):
     if kind in (silent, stalling):
-        monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.3)
+        monkeypatch.setattr(download, "_SILENCE_SECONDS", 2)
     with served(kind(files)) as (bad, _), served(good(files)) as (address, _):
         served_by, log = fetch(tmp_path / "mnist", bad, address)
     assert served_by == address

@@ -264,6 +264,18 @@ def test_curves_without_validation_show_the_loss_alone(tmp_path):
     assert "training loss" in svg and "validation" not in svg
 
 
+def test_curves_of_one_epoch_are_marks(tmp_path):
+    """A line through one point shows nothing."""
+    path = tmp_path / "segmentation/unet/seed0/history.csv"
+    path.parent.mkdir(parents=True)
+    save_history(path, 0)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    learning_curves([path], tmp_path / "curves")
+    svg = (tmp_path / "curves.svg").read_text()
+    marks = re.findall(r'<g clip-path="[^"]*">\s*<use ', svg)
+    assert len(marks) == 3, "in each panel"
+
+
 def test_many_networks_are_all_named_on_the_page(tmp_path, texts):
     labels = [f"r_pmg_{k}" for k in range(24)]  # as many as config/cifar100.yaml has
     paths = [tmp_path / "segmentation" / label / "seed0/history.csv" for label in labels]

@@ -585,3 +585,6 @@ def test_a_constant_answer_is_no_success(store, tmp_path):
     )
     row = found["rotation", "U-NET outputs the clean, centred digit"]
     assert row["verdict"] == "does not hold"
+    runs = [record(network="pmg", mean_iu=0.55, constant_answer=lucky), record(network="unet")]
+    row = verdicts(store, tmp_path, *runs)["segmentation", "PMG segments better than U-NET"]
+    assert row["verdict"] == "does not hold" and row["evidence"].endswith("; constant answer 0.600")

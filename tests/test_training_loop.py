@@ -90,7 +90,7 @@ def command(tiny, output, *more):
     ]
 
 
-def wait_for(path, process, seconds=60):
+def wait_for(path, process, seconds=240):
     end = time.monotonic() + seconds
     while not path.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)

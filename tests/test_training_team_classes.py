@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
 import torch
 from photographs import damage, write_photographs
 from test_training_loop import wait_for
@@ -30,15 +29,6 @@ def command(files, network, task, options, output, *more):
         *("--iterations", "15", "--batch", "16", "--accumulate", "2", "--device", "cpu"),
         *("--threads", "2", "--train", str(files / "train.h5"), "--output", str(output), *more),
     ]
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """What the command line, called here, makes of signals ends with the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def distance(one, other):

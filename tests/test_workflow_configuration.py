@@ -64,6 +64,16 @@ def merged(*paths):
     return result
 
 
+def test_files_are_laid_over_one_another_as_snakemake_does(tmp_path):
+    """Also where an alias of YAML gives several tasks the same amount: one changes alone."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "training: {tasks: {translation: {batch: 7}}}\ndata: {tasks: {scaling: {test: 3}}}"
+    )
+    default = ROOT / "config/config.yaml"
+    assert configuration.load([default, mine]) == merged(default, mine)
+
+
 def test_every_key_is_documented_as_in_the_schema():
     assert documentation() in (ROOT / "config/README.md").read_text()
 

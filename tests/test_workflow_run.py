@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 import yaml
@@ -241,6 +242,48 @@ def test_other_digits_of_ones_own_make_other_data(mnist_directory, tmp_path):
     done = snakemake(tmp_path, config, "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
     assert hdf5.load(tmp_path / target, count=1).attributes["images_sha256"] != before
+
+
+def test_what_decides_nothing_makes_nothing_again(run, config, mnist_directory):
+    """Where the same digits come from; how CIFAR's images would be prepared."""
+    other = {"mnist": config["mnist"] | {"sources": [str(mnist_directory)]}}
+    preparation = {"training": config["training"] | {"preparation": "plain"}}
+    assert not {"fetch_mnist", "generate", "train"} & planned(run, config | other).keys()
+    assert not {"fetch_mnist", "generate", "train"} & planned(run, config | preparation).keys()
+
+
+def test_images_of_ones_own_are_used_and_never_overwritten(mnist_directory, tmp_path):
+    """Also where the record of the digits is newer than they are."""
+    config = TINY | {
+        "run": "cells",
+        "mnist": {"directory": "own", "sources": [str(mnist_directory)]},
+    }
+    model = "results/cells/models/translation/sg/seed0/model.pt"
+    random = np.random.default_rng(0)
+    for split in ("train", "valid", "test"):
+        x = random.random((16, 1, 32, 32), np.float32)
+        says = {"task": "translation", "split": split, "mode": "own", "seed": 0, "canvas": 32}
+        hdf5.write(tmp_path / f"results/cells/data/translation/{split}.h5", [(x, x > 0.5)], says)
+    images = tmp_path / "results/cells/data/translation/train.h5"
+    before = images.read_bytes()
+    fetched = snakemake(tmp_path, TINY | {"mnist": config["mnist"]}, "--", "own/verified.json")
+    assert fetched.returncode == 0, fetched.stderr
+    refused = snakemake(tmp_path, config, "--", model)
+    line = refused.stderr.strip().splitlines()[-1]
+    assert refused.returncode == 1 and "data.mode: " in line and "your own images in" in line
+    announced = config | {"data": TINY["data"] | {"mode": "own"}}
+    assert planned(tmp_path, announced, model) == {"train": 1, "total": 1}
+    done = snakemake(tmp_path, announced, "--forceall", "--", model)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert images.read_bytes() == before
+    generated = snakemake(tmp_path, TINY | {"data": announced["data"]} | {"run": "tiny"})
+    assert "results/tiny/data/translation/train.h5 is missing" in generated.stderr
+
+
+def test_generated_digits_are_not_taken_for_images_of_ones_own(run, config):
+    done = snakemake(run, config | {"data": TINY["data"] | {"mode": "own"}}, "--dry-run")
+    line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "holds generated digits" in line
 
 
 def test_digits_fetched_again_hold_nothing_up(mnist_directory, tmp_path):

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 TASKS = SCHEMA["$defs"]["task"]["enum"]
 
+_GENERATED = (b"paper", b"independent")
 _MOST_VALUES, _DEEPEST, _LARGEST = 100_000, 20, 1e30
 
 
@@ -60,16 +61,18 @@ def load(paths: Iterable[str | os.PathLike]) -> dict[str, Any]:
     config = {}
     check_files(paths)
     for path in paths:
-        _lay(_read(path)[1], config)
+        config = _laid(_read(path)[1], config)
     return config
 
 
-def _lay(over: dict[str, Any], under: dict[str, Any]) -> None:
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(under.get(key), dict):
-            _lay(value, under[key])
-        else:
-            under[key] = value
+def _laid(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
+    """Neither is changed: aliases of YAML are one mapping in several places."""
+    both = {
+        key: _laid(over[key], under[key])
+        for key in over.keys() & under.keys()
+        if isinstance(over[key], dict) and isinstance(under[key], dict)
+    }
+    return under | over | both
 
 
 def _read(path: str | os.PathLike) -> tuple[yaml.Node, dict[str, Any]]:
@@ -215,6 +218,48 @@ def _refuse_unknown(key: str, network: str, config: dict[str, Any]) -> None:
         hint = _did_you_mean(network, known)
         problem = f"architectures does not define {network}; {hint}defined are "
         raise Mistake(key, problem + ", ".join(known))
+
+
+def check_own_images(config: dict[str, Any], results: str | os.PathLike) -> None:
+    """Refuse to generate digits over images of users' own, and to go without those they announce.
+
+    Args:
+        config: with every default filled in.
+        results: the folder of all runs.
+
+    Raises:
+        Mistake: a file is there, or is not, against `data.mode`.
+    """
+    announced = config["data"]["mode"] == "own"
+    for task in config["tasks"]:
+        for split in ("train", "valid", "test") if family(task) == "mnist" else ():
+            path = Path(results, config["run"], "data", task, f"{split}.h5")
+            if not path.exists():
+                if announced:
+                    problem = f"own, but {path} is missing; allowed are files as in"
+                    raise Mistake("data.mode", f"{problem} config/README.md, “Images of your own”")
+            elif _is_own(path) is (not announced):
+                if announced:
+                    problem = f"own, but {path} holds generated digits; put your images there"
+                else:
+                    problem = f"digits would be generated over your own images in {path}; "
+                    problem += "write `data: {mode: own}`, or move them away"
+                raise Mistake("data.mode", problem)
+
+
+def _is_own(path: Path) -> bool | None:
+    """Whether a data set is one of users' own, not one of generated digits.
+
+    None if it cannot be read: damaged, or Snakemake came without h5py, as it may under --sdm conda.
+    """
+    try:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            mode = file.attrs.get("mode")
+    except (ImportError, OSError):
+        return None
+    return not (isinstance(mode, bytes) and mode in _GENERATED)
 
 
 def check_with_package(config: dict[str, Any], python: str, memory: Path) -> None:

@@ -42,4 +42,8 @@ def add_check(commands) -> None:
 
     description = "check that the parts of a workflow's configuration fit one another"
     parser = add_command(commands, "check", run, description)
-    parser.add_argument("file", type=Path, help="the configuration, every default filled in, JSON")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="the configuration as JSON, every default filled in, as the workflow gives it",
+    )

@@ -61,13 +61,12 @@ def fetch(
             written.
     """
     directory = Path(directory)
-    sources = list(sources)
+    servers = check_sources(sources := list(sources))
     if sources == [AS_IS]:
         for split in SPLITS:
             load_split(directory, split)
         log(f"digits in {directory} used as they are")
         return AS_IS
-    servers = [(source, _server(source)) for source in sources]
     missing = [name for name in SHA256 if not _present(directory / name, log)]
     if not missing:
         log(f"MNIST is in {directory}, verified")
@@ -124,6 +123,15 @@ def _present(path: Path, log: Callable[[str], None]) -> bool:
 # Sources: functions that yield name and content, in pieces, of the files asked for.
 
 _Server = Callable[[list[str]], Iterator[tuple[str, Iterator[bytes]]]]
+
+
+def check_sources(sources: list[str]) -> list[tuple[str, _Server]]:
+    """Each source with the function that asks it; none for "as-is" alone.
+
+    Raises:
+        UserError: one is none of what `fetch` knows.
+    """
+    return [(source, _server(source)) for source in sources if sources != [AS_IS]]
 
 
 def _server(source: str) -> _Server:

@@ -40,6 +40,10 @@ import mg.report.tables.results
 import mg.training.loop  # noqa: F401
 from mg import cli
 from mg.signals import STOPPING
+from mg.training import device
+
+# The tests' own process gives freed memory back: its children, starved, would find room in it.
+_KEEP_FREED_MEMORY, device.keep_freed_memory = device.keep_freed_memory, lambda keep: None
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Running:
             os.dup2(self.out.fileno(), 1), os.dup2(self.err.fileno(), 2)
             sys.stdout = os.fdopen(1, "w", closefd=False)
             sys.stderr = os.fdopen(2, "w", closefd=False)
+            device.keep_freed_memory = _KEEP_FREED_MEMORY
             before()
             cli.main([str(a) for a in arguments])
             code = 0

@@ -96,6 +96,14 @@ MISTAKES = {
                                           "without braces"),
     "photographs with a wildcard": ("imagenet: {directory: 'data/{run}'}", "imagenet.directory",
                                     "without braces"),
+    "a source that is none": ("mnist: {sources: ['ftp://digits']}", "mnist.sources",
+                              "neither an http(s) address nor"),
+    "digits of one's own or others": ("mnist: {sources: [as-is, elsewhere/]}", "mnist.sources",
+                                      "as-is must stand alone"),
+    "saliency of a segmentation": ("saliency: {tasks: [segmentation]}", "saliency.tasks.0",
+                                   "one of spatial_transform"),
+    "images of one's own that are missing": ("data: {mode: own}", "data.mode",
+                                             "results/demo/data/segmentation/train.h5 is missing"),
     "no source": ("mnist: {sources: []}", "mnist.sources", "a list of 1 or more"),
     "an undefined network": ("networks: [pmgg]", "networks", "did you mean pmg?"),
     "saliency of an undefined network": ("saliency: {networks: [r_pgm]}", "saliency.networks",
@@ -297,9 +305,9 @@ def test_every_value_in_a_shell_command_is_quoted():
     rules = {path: path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))}
     assert sum(text.count("shell:") for text in rules.values()) > 20
     for path, text in rules.items():
-        commands = re.findall(r"    shell:\n((?: {8}\"[^\n]*\n)+)", text)
+        commands = re.findall(r"^( +)shell:\n((?:\1 {4}\"[^\n]*\n)+)", text, re.M)
         assert len(commands) == text.count("shell:"), path.name
-        for command in commands:
+        for _, command in commands:
             for value in re.findall(r"\{([^{}]+)\}", command):
                 assert value == "threads" or value.endswith(":q"), f"{path.name}: {{{value}}}"
 

@@ -88,7 +88,7 @@ def slow(data):
 def hanging(data):
     def answer(handler, name):
         send(handler, data.bodies[name][:1000], len(data.bodies[name]))
-        time.sleep(1)
+        time.sleep(4)
 
     return answer
 
@@ -99,7 +99,7 @@ def wrong(data):
 
 
 BAD = {
-    "hangs": (hanging, "silent for 0.3 s"),
+    "hangs": (hanging, "silent for 2 s"),
     "sends an error page": (
         lambda data: lambda handler, name: send(handler, b"<html>please log in</html>"),
         "(an error page\\?|ends after 26 of)",
@@ -121,7 +121,7 @@ BAD = {
 @pytest.mark.parametrize("mirror", BAD)
 def test_a_mirror_that_is_bad_is_left_for_the_next(mirror, data, tmp_path, monkeypatch):
     """By itself it ends the download with its reason, and nothing lies under a final name."""
-    monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(download, "_SILENCE_SECONDS", 2)
     answer, reason = BAD[mirror]
     with served(answer(data)) as (bad, _), served(good(data)) as (address, _):
         alone = run_mg(*fetch(data, tmp_path / "alone", bad))

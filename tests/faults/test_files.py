@@ -347,9 +347,10 @@ def test_a_changed_byte_of_hdf5_is_noticed_at_once(request, tmp_path, kind, name
 
     process = multiprocessing.get_context("fork").Process(target=try_all)
     process.start()
-    process.join(100)
+    process.join(600)
     if process.exitcode is None:
         process.kill()
+        process.join()
     assert process.exitcode == 0
 
 

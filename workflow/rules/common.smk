@@ -25,6 +25,8 @@ DEPLOYED = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_met
 try:
     configuration.check_files(workflow.configfiles)
     configuration.check(config)
+    if workflow.is_main_process:
+        configuration.check_own_images(config, "results")
     if not DEPLOYED:
         configuration.check_with_package(
             config, sys.executable, Path(".snakemake", "checked-configurations")

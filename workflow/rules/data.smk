@@ -11,7 +11,9 @@ rule fetch_mnist:
     conda:
         "../../envs/mg.yaml"
     params:
-        sources=lambda wildcards: config["mnist"]["sources"],  # their braces are no wildcards
+        # Not compared, as nothing is that follows from the output: the digits are the same from
+        # everywhere, and those of one's own (as-is) are compared themselves.
+        sources=lambda wildcards, output: config["mnist"]["sources"],
         directory=subpath(output.record, parent=True),
         own=own_files("mnist"),
     shell:
@@ -19,40 +21,42 @@ rule fetch_mnist:
         " --record {output.record:q} > {log:q} 2>&1"
 
 
-rule generate:
-    """Make one split of a task's cluttered images and their targets."""
-    input:
-        mnist=rules.fetch_mnist.output.record,
-    output:
-        f"{RESULTS}/data/{{task}}/{{split}}.h5",
-    log:
-        f"{LOGS}/generate/{{task}}/{{split}}.log",
-    benchmark:
-        f"{BENCHMARKS}/generate/{{task}}/{{split}}.tsv"
-    wildcard_constraints:
-        task="|".join(PIXELS),
-    conda:
-        "../../envs/mg.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: PYTHON_MB * attempt,  # examples are written as they are made
-    params:
-        mnist=subpath(input.mnist, parent=True),
-        mode=config["data"]["mode"],
-        seed=config["data"]["seed"],
-        canvas=config["data"]["canvas"],
-        digit_size=config["data"]["digit_size"],
-        threshold=config["data"]["threshold"],
-        number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
-        scale=lambda wildcards: task_option(wildcards.task, "scale"),
-        digits=lambda wildcards: task_option(wildcards.task, "digits"),
-        own=own_files("mnist"),
-        code=lambda wildcards: code_of_data(wildcards.task),
-    shell:
-        "mg generate --task {wildcards.task:q} --split {wildcards.split:q} --mnist {params.mnist:q}"
-        " --mode {params.mode:q} --seed {params.seed:q} --canvas {params.canvas:q}"
-        " --digit-size {params.digit_size:q} --threshold {params.threshold:q}"
-        " {params.number:q} {params.scale:q} {params.digits:q}"
-        " --workers {threads} --output {output:q} > {log:q} 2>&1"
+if config["data"]["mode"] != "own":
+
+    rule generate:
+        """Make one split of a task's cluttered images and their targets."""
+        input:
+            mnist=rules.fetch_mnist.output.record,
+        output:
+            f"{RESULTS}/data/{{task}}/{{split}}.h5",
+        log:
+            f"{LOGS}/generate/{{task}}/{{split}}.log",
+        benchmark:
+            f"{BENCHMARKS}/generate/{{task}}/{{split}}.tsv"
+        wildcard_constraints:
+            task="|".join(PIXELS),
+        conda:
+            "../../envs/mg.yaml"
+        resources:
+            mem_mb=lambda wildcards, attempt: PYTHON_MB * attempt,  # examples are written as they are made
+        params:
+            mnist=subpath(input.mnist, parent=True),
+            mode=config["data"]["mode"],
+            seed=config["data"]["seed"],
+            canvas=config["data"]["canvas"],
+            digit_size=config["data"]["digit_size"],
+            threshold=config["data"]["threshold"],
+            number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
+            scale=lambda wildcards: task_option(wildcards.task, "scale"),
+            digits=lambda wildcards: task_option(wildcards.task, "digits"),
+            own=own_files("mnist"),
+            code=lambda wildcards: code_of_data(wildcards.task),
+        shell:
+            "mg generate --task {wildcards.task:q} --split {wildcards.split:q} --mnist {params.mnist:q}"
+            " --mode {params.mode:q} --seed {params.seed:q} --canvas {params.canvas:q}"
+            " --digit-size {params.digit_size:q} --threshold {params.threshold:q}"
+            " {params.number:q} {params.scale:q} {params.digits:q}"
+            " --workers {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule fetch_cifar:

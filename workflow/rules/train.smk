@@ -43,7 +43,11 @@ rule train:
         iterations=lambda wildcards: training(wildcards.task, "iterations"),
         batch=lambda wildcards: training(wildcards.task, "batch"),
         accumulate=lambda wildcards: batch_parts(wildcards.task, wildcards.network),
-        preparation=config["training"]["preparation"],
+        preparation=lambda wildcards: (
+            ["--preparation", config["training"]["preparation"]]
+            if family(wildcards.task) == "cifar"
+            else []
+        ),
         code=lambda wildcards: code_of_training(
             family(wildcards.task),
             wildcards.task,
@@ -59,5 +63,5 @@ rule train:
         " --learning-rate {params.learning_rate:q} --weight-decay {params.weight_decay:q}"
         " --precision {params.precision:q} {params.output_prior:q} --epochs {params.epochs:q} --iterations {params.iterations:q}"
         " --batch {params.batch:q} --accumulate {params.accumulate:q}"
-        " --preparation {params.preparation:q} --workers {threads} --processes {resources.processes:q}"
+        " {params.preparation:q} --workers {threads} --processes {resources.processes:q}"
         " --device {resources.device:q} --execution {resources.execution:q} --threads {threads} --output {params.folder:q} > {log:q} 2>&1"

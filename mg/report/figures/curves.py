@@ -128,7 +128,8 @@ def _curve(axis: Axes, look: style.Look, runs: Sequence[dict[str, Any]], key: st
         return
     images = runs[0]["images"][:length] / 1000
     mean = values.mean(axis=0)
-    marks = {"marker": look.marker, "markevery": (0.05, 0.25), "ms": 4, "mec": "white", "mew": 0.4}
+    every = (0.05, 0.25) if length > 1 else None  # of the line's length
+    marks = {"marker": look.marker, "markevery": every, "ms": 4, "mec": "white", "mew": 0.4}
     axis.plot(images, mean, color=look.colour, ls=look.line, **marks)
     if len(runs) > 1:
         band = (values.min(axis=0), values.max(axis=0))  # a deviation could leave what is possible

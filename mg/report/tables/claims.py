@@ -25,7 +25,7 @@ EQUAL_SIZES = 0.1  # difference in parameters that a control may have
 
 CRITERIA = {
     "above": f"mean IU higher by at least {LEAST_LEAD} and, with several seeds, by more than the "
-    "spread √(sd₁² + sd₂²)",
+    "spread √(sd₁² + sd₂²); above that of a constant answer",
     "solves": f"image IU at least {SOLVED} and above that of a constant answer",
     "fails": f"image IU below {SOLVED} or not above that of a constant answer",
     "follows": f"share of the maps that lies on the digit at least {FOLLOWS:g} times the share on "
@@ -183,7 +183,10 @@ def _judge_lead(mine: Summary, theirs: Summary) -> tuple[str, str]:
     lead = means[0] - means[1]
     needed = max(LEAST_LEAD, math.hypot(*known) * (2 / max(1, len(known))) ** 0.5)
     evidence = " against ".join(s.cell("mean_iu").text for s in (mine, theirs))
-    return HOLDS if lead >= needed else FAILS, f"mean IU {evidence}{_seeds(mine, theirs)}"
+    evidence = f"mean IU {evidence}{_seeds(mine, theirs)}"
+    if means[0] <= (constant := _constant_answer(mine, "mean_iu")):
+        return FAILS, f"{evidence}; constant answer {constant:.3f}"
+    return HOLDS if lead >= needed else FAILS, evidence
 
 
 def _sizes(mine: Summary, control: Summary) -> str:
@@ -198,13 +201,17 @@ def _judge_solution(claim: Claim, mine: Summary) -> tuple[str, str]:
     iu = mine.mean("image_iu")
     if iu is None:
         return NOT_MEASURABLE, "image IU is not defined"
-    constant = [r["constant_answer"].get("image_iu") or 0 for r in mine.records]
-    solved = iu >= SOLVED and iu > statistics.fmean(constant)
+    constant = _constant_answer(mine, "image_iu")
     evidence = (
-        f"image IU {mine.cell('image_iu').text}, constant answer "
-        f"{statistics.fmean(constant):.3f}{_seeds(mine)}"
+        f"image IU {mine.cell('image_iu').text}, constant answer {constant:.3f}{_seeds(mine)}"
     )
+    solved = iu >= SOLVED and iu > constant
     return HOLDS if solved == (claim.kind == "solves") else FAILS, evidence
+
+
+def _constant_answer(summary: Summary, measure: str) -> float:
+    """Of the best answer that ignores its input; 0 where it is not defined."""
+    return statistics.fmean(r["constant_answer"].get(measure) or 0 for r in summary.records)
 
 
 def _judge_attention(claim: Claim, seeds: list[Attention] | None) -> tuple[str, str]:
