@@ -13,11 +13,11 @@ class UserError(Exception):
 
 
 # What libraries say instead of raising MemoryError: PyTorch and CUDA, C++, HDF5, oneDNN, Python,
-# Pillow.
+# Pillow, matplotlib.
 _SHORT = re.compile(
     "out of memory|not enough memory|allocate memory|bad_alloc|memory allocation failed"
     "|could not create a primitive|error return without exception set"
-    "|codec configuration error when writing"
+    "|codec configuration error when writing|could not be made C-contiguous"
     r"|allocate shared memory|DataLoader worker .* is killed by signal: (Killed|Bus error)"
 )
 _PERHAPS = re.compile("filter returned failure")  # HDF5 of damaged bytes, too
@@ -31,7 +31,7 @@ def short_of_memory(error: BaseException | None) -> bool:
     for cause in _causes(error):
         if isinstance(cause, MemoryError):
             return True
-        if isinstance(cause, OSError | RuntimeError | SystemError):
+        if isinstance(cause, OSError | RuntimeError | SystemError | ValueError):
             text = str(cause)
             if _SHORT.search(text) or _PERHAPS.search(text) and not _there_is_some():
                 return True
