@@ -350,6 +350,13 @@ def test_caption_says_what_was_run(store, tmp_path):
         assert part in caption
 
 
+def test_caption_counts_one_as_one(store):
+    once = record(train_images=1, test_images=1)
+    once["settings"]["training"]["recipe"]["epochs"] = 1
+    said = summaries.describe(summaries.read_metrics([store(once)[0]]))
+    assert "; 1 test image; 1 training image seen; 1 epoch; seed 0; " in said
+
+
 @pytest.mark.parametrize(
     "content", ["[]", "{}", '{"dataset": "segmentation"}', "not json", "\xff\xfe"]
 )

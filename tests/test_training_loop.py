@@ -28,6 +28,7 @@ from mg.training.feed import for_training
 from mg.training.objective import PIXELS
 from mg.training.prior import set_output_prior
 from mg.training.recipe import Recipe
+from mg.training.run import Run
 from mg.training.step import Step
 from mg.training.training import Training
 
@@ -477,6 +478,34 @@ def test_the_time_left_does_not_count_a_slow_beginning_for_every_epoch(tiny, tmp
     )
     expected = 198 * recipe.iterations * recipe.batch / speed
     assert 60 * minutes + seconds == pytest.approx(expected, rel=0.05, abs=1)
+
+
+def test_the_time_left_does_not_count_the_pace_of_an_earlier_attempt(tiny, tmp_path, monkeypatch):
+    def suspended(run, tick=Run.tick):
+        tick(run)
+        run.seconds += 3600
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "tick", suspended)
+        interrupted(tiny, tmp_path)
+    lines = []
+    train(tiny, tmp_path, log=lines.append, checkpoint_seconds=0)
+    told = [line for line in lines if "images/s" in line]
+    assert len(told) == 8 and told[0].startswith("epoch   3/3  iteration 2/8")
+    assert all(re.search(r" [1-9]\d* images/s  \d\d:\d\d left$", line) for line in told), told
+
+
+def test_a_training_goes_on_where_only_the_end_of_an_epoch_is_left(tiny, tmp_path):
+    def end_at_the_last_step(line):
+        if line.startswith("epoch   2/3  iteration 7/8"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    weights = train(tiny, tmp_path / "whole")
+    with pytest.raises(loop.Interrupted, match="at epoch 2, iteration 8"):
+        train(tiny, tmp_path / "cut", log=end_at_the_last_step, checkpoint_seconds=0)
+    lines = []
+    assert same(weights, train(tiny, tmp_path / "cut", log=lines.append))
+    assert lines[2].startswith("epoch   2/3  loss 0.") and " valid loss 0." in lines[2]
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path):

@@ -48,10 +48,9 @@ def choose_device(request: str = "auto") -> torch.device:
         if device.type != "cuda" or device.index >= torch.cuda.device_count():
             raise ValueError
     except (RuntimeError, ValueError, TypeError):
-        raise UserError(
-            f"device {request!r} is not on this machine; choose auto, cpu, cuda or cuda:N"
-            f" with N below {torch.cuda.device_count()}"
-        ) from None
+        count = torch.cuda.device_count()
+        known = f"auto, cpu, cuda or cuda:N with N below {count}" if count else "auto or cpu"
+        raise UserError(f"device {request!r} is not on this machine; choose {known}") from None
     return _use(device)
 
 

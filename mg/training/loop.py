@@ -228,6 +228,7 @@ def _work(
         disable=not (team.first and sys.stderr.isatty()),
     )
     saved = time.monotonic()
+    began = run.iteration, run.seconds  # what this attempt does of an epoch, for the log
     # A second signal kills; not one of several processes: what is sent to all reaches it once more
     # from their launcher.
     with bar, collected(once=team.world == 1) as received:
@@ -252,7 +253,7 @@ def _work(
                         f"{run.iteration}: wrote {checkpoints.newest}; the same command goes on",
                     )
                 if wish and bar.disable:
-                    log(messages.progress(run))
+                    log(messages.progress(run, began))
             run.average_loss()
             _check_finite(run, checkpoints)
             row = run.end_epoch()
@@ -261,10 +262,11 @@ def _work(
             if board:
                 board.add(row)
             if bar.disable:
-                log(messages.summary(row, run))
+                log(messages.summary(row, run, began))
             else:
                 column, name = run.objective.shown
                 bar.set_postfix({"loss": f"{row['train_loss']:.4f}", name: row[column]})
+            began = run.iteration, run.seconds
 
 
 def _check_finite(run: Run, checkpoints: Checkpoints) -> None:

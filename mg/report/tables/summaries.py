@@ -165,9 +165,9 @@ def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
     canvas = value_range([t.get("canvas") for t in tests])
     parts = [
         f"canvas {canvas}×{canvas}" if canvas else "",
-        _with_unit(value_range([r.get("test_images") for r in records]), "test images"),
-        _with_unit(value_range([r["train_images"] for r in records]), "training images seen"),
-        _with_unit(value_range([r.get("epochs") for r in recipes]), "epochs"),
+        _counted([r.get("test_images") for r in records], "test image"),
+        _counted([r["train_images"] for r in records], "training image", " seen"),
+        _counted([r.get("epochs") for r in recipes], "epoch"),
         f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
         f"trained on {' and '.join(distinct(r['device'] for r in records) or ['?'])}",
         f"commit {', '.join(distinct(r.get('commit') for r in records) or ['unknown'])}",
@@ -189,8 +189,9 @@ def value_range(values: Iterable[int | None]) -> str:
     return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,}–{found[-1]:,}"
 
 
-def _with_unit(text: str, unit: str) -> str:
-    return f"{text} {unit}" if text else ""
+def _counted(values: Iterable[int | None], thing: str, more: str = "") -> str:
+    text = value_range(values)
+    return f"{text} {thing}{'' if text == '1' else 's'}{more}" if text else ""
 
 
 def architectures(summaries: Sequence[Summary]) -> dict[str, str | None]:
