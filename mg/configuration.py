@@ -48,7 +48,7 @@ def check(config: dict[str, Any]) -> None:
         mnist.check_sources(config["mnist"]["sources"])
     for task in config["tasks"]:
         spec = networks.resolve_dataset(task)
-        if spec.family == "mnist":
+        if spec.pixels:
             if data["mode"] != "own":
                 _check_clutter(task, data)
         elif training.get("output_prior"):

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can correct; how to know that memory or threads ran out."""
+"""The one exception for mistakes a user can correct; what errors of libraries say."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,12 @@ class UserError(Exception):
     Its text is the whole message: one line that says what is wrong, where, and what to do. The
     command line prints it without a traceback and exits with status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its type if that is nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 # What libraries say instead of raising MemoryError: PyTorch and CUDA, C++, HDF5, oneDNN, Python,

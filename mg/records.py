@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mg.errors import UserError
+from mg.errors import UserError, first_line
 from mg.files import CHECKSUM, read_json, read_object
 
 # What is measured of pixels and of classes; `mg.metrics` says what each is. One that is new is also
@@ -176,8 +176,7 @@ def read_configuration(path: str | os.PathLike) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no valid YAML ({reason}); {again}") from error
+        raise UserError(f"{path} is no valid YAML ({first_line(error)}); {again}") from error
     body, last = _last_line(text)
     if last.startswith("#") or CHECKSUM in last:
         if last != f"# {CHECKSUM}: {zlib.crc32(body.encode()):08x}\n":

@@ -162,6 +162,12 @@ def assert_refused(path, *words):
         assert word in message
 
 
+def test_a_file_without_examples_is_not_written(tmp_path):
+    with pytest.raises(UserError, match=r"no examples to write into .*empty\.h5"):
+        hdf5.write(tmp_path / "empty.h5", [], {"task": "segmentation"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_file_and_directory(tmp_path):
     assert_refused(tmp_path / "none.h5", "No such file")
     assert_refused(tmp_path, "Is a directory")

@@ -13,14 +13,14 @@ import time
 import pytest
 
 from mg.data.parallel import in_order
-from mg.data.progress import Progress
+from mg.progress import Progress
 
 
 def test_a_bar_starts_no_process():
     script = """
 import multiprocessing, os, sys
 import psutil
-from mg.data.progress import Bar
+from mg.progress import Bar
 multiprocessing.set_start_method("forkserver")  # as Python 3.14 does by itself
 Bar(total=2, file=open(os.devnull, "w")).update(1)
 sys.exit(len(psutil.Process().children()))
@@ -64,7 +64,7 @@ def test_an_error_reaches_the_caller(workers):
 
 
 def test_log_has_a_line_now_and_then_and_a_last_one(capfd, monkeypatch):
-    monkeypatch.setattr("mg.data.progress._SECONDS", 0)
+    monkeypatch.setattr("mg.progress._SECONDS", 0)
     with Progress("set", 2000, "examples") as progress:
         progress.advance(500)
         progress.advance(1500)
@@ -84,7 +84,7 @@ def test_terminal_shows_a_bar():
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     code = (
-        "from mg.data.progress import Progress\n"
+        "from mg.progress import Progress\n"
         "with Progress('set', 10, 'examples') as progress: progress.advance(10)\n"
     )
     subprocess.run([sys.executable, "-c", code], stderr=slave, check=True)

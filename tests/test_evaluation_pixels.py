@@ -13,6 +13,7 @@ from mg.errors import UserError
 from mg.evaluation.evaluate import evaluate
 from mg.evaluation.pixels import forward, half_sigmoid
 from mg.metrics import MEASURES, Metrics
+from mg.networks.counting import count
 from mg.training.model import load_model
 
 OPTIONS = {"width": [4, 2], "grids": 2}
@@ -75,14 +76,14 @@ def test_metrics_and_predictions_agree(stored, tmp_path):
         assert record[name] == pytest.approx(again[name], rel=1e-12), name
     assert all(record[name] is not None for name in MEASURES)
     assert record["params"] == sum(p.numel() for p in model.parameters())
-    assert record["macs"] == networks.count(model, (1, 16, 16)).multiply_adds
+    assert record["macs"] == count(model, (1, 16, 16)).multiply_adds
     assert (record["network"], record["seed"], record["test_images"]) == ("pmg_small", 3, 11)
     assert record["train_images"] is record["device"] is None
     assert record["settings"]["test"]["scale"] == [0.5, 1.5]
 
 
 def test_a_log_shows_how_far_it_is_and_what_came_out(stored, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("mg.data.progress._SECONDS", 0)
+    monkeypatch.setattr("mg.progress._SECONDS", 0)
     record = evaluate(*stored, metrics_path=tmp_path / "metrics.json", batch=8)
     *lines, last = capfd.readouterr().err.splitlines()
     name = "pmg_small segmentation"

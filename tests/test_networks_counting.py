@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mg.networks import build, count, depth, resolve_dataset
-from mg.networks.counting import IMAGE, layers, longest_path, total
+from mg.networks import build, resolve_dataset
+from mg.networks.counting import IMAGE, count, depth, layers, longest_path, total
 from mg.networks.execution import accelerate
 from mg.networks.pyramid import InputPyramid, MultigridConv, TakeGrid
 from mg.networks.registry import skeleton

@@ -6,7 +6,8 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mg.networks import build, count, execution, resolve_dataset
+from mg.networks import build, execution, resolve_dataset
+from mg.networks.counting import count
 from mg.networks.execution import (
     SplitMultigridConv,
     accelerate,

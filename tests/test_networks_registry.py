@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mg.errors import UserError
-from mg.networks import build, check_canvas, count, depth, resolve_dataset
-from mg.networks.counting import layers
+from mg.networks import build, check_canvas, resolve_dataset
+from mg.networks.counting import count, depth, layers
 from mg.networks.registry import NETWORKS, RELEASED_NAMES, check_options, defaults, skeleton
 
 SMALL = {
@@ -83,6 +83,8 @@ def test_released_names_mean_the_same_data_sets():
         ("mg", "cifar10", {"width": [[4, 4, "4"]] * 5}, "width, block 1: expected"),
         ("r_mg", "imagenet", {"depth": 50}, "expected one of 18, 34"),
         ("r_pmg_seg", "imagenet", {"shortcut": "C"}, "'A', 'B'"),
+        ("pmg", "rotation", {"network": "r_pmg"}, "has no option 'network'; there are n_layer"),
+        ("pmg", "rotation", {"dataset": "scaling"}, "has no option 'dataset'"),
     ],
 )
 def test_mistakes_are_told_with_what_there_is(network, dataset, options, said):

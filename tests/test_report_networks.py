@@ -7,7 +7,7 @@ import matplotlib.image
 import pytest
 
 from mg.errors import UserError
-from mg.networks import count
+from mg.networks.counting import count
 from mg.networks.registry import skeleton
 from mg.report import describe
 from mg.report.figures import network as drawing
@@ -82,6 +82,11 @@ def test_unknown_networks_are_an_error(tmp_path):
     with pytest.raises(UserError, match="no network 'vnet'"):
         describe.describe("vnet", "segmentation", {}, tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_too_deep_for_its_images_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="cannot work on a canvas of 64 pixels"):
+        describe.describe("pmg", "segmentation", {"width": [8] * 8}, tmp_path / "x")
 
 
 def test_receptive_fields_grow_as_theory_says():

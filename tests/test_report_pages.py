@@ -167,7 +167,8 @@ def test_what_cannot_be_shown_is_refused(folder):
 
 def test_the_page_of_a_run_shows_configuration_and_environment(tmp_path):
     write_configuration(tmp_path / "configuration.yaml", description="<tiny>")
-    for name, changes in (("a", {}), ("b", {"seed": 1, "device": "a card"})):
+    card = {"seed": 1, "device": "a card", "threads": None, "peak_device_bytes": 2**30}
+    for name, changes in (("a", {"threads": 2}), ("b", card)):
         (tmp_path / f"{name}.json").write_text(json.dumps(training(**changes)))
     pages.write_run_page(
         tmp_path / "configuration.yaml",
@@ -181,10 +182,12 @@ def test_the_page_of_a_run_shows_configuration_and_environment(tmp_path):
     for name, value, number in (
         ("device", "some CPU", 1),
         ("device", "a card", 1),
+        ("processor threads", "2", 1),
         ("torch", "2.13.0", 2),
         ("commit", "abc123", 2),
     ):
         assert re.search(rf"<td>{name}</td><td>{value}</td><td[^>]*>{number}</td>", text)
+    assert text.count("<td>processor threads</td>") == 1
     assert "00000001 000000ff" in text and re.search(r"numpy==\d", text, re.I)
 
 

@@ -17,7 +17,7 @@ from mg.files import read_json
 from mg.networks import table
 from mg.records import CLASS_MEASURES, MEASURES
 from mg.report import compare, render
-from mg.report.tables import networks, results, summaries
+from mg.report.tables import claims, networks, results, summaries
 from mg.report.tables.claims import write_claims_table
 
 COLUMNS = (
@@ -558,6 +558,13 @@ def attention(path, network, seed, share):
             file.create_dataset(name, data=array, **({"fletcher32": True} if array.size else {}))
         hdf5.write_attributes(file, facts)
     return path
+
+
+def test_of_how_many_seeds_attention_was_measured_is_told():
+    claim = next(claim for claim in claims.CLAIMS if claim.kind == "follows")
+    known, unknown = (3.0, 0.5), (None, None)
+    said = [claims._judge_attention(claim, seeds)[1] for seeds in ([known] * 2, [known, unknown])]
+    assert said[0].endswith("the digit (2 seeds)") and said[1].endswith("the digit (1 of 2 seeds)")
 
 
 def test_attention_is_judged_over_seeds(store, tmp_path):

@@ -138,6 +138,7 @@ def test_defaults_are_those_that_snakemake_would_fill_in(path):
 def test_the_paper_configuration_is_the_papers():
     """Sizes, splits and schedules of the authors' experiments, nothing of the demo."""
     from mg import networks
+    from mg.networks.counting import count
     from mg.training.recipe import Recipe
 
     config = merged(ROOT / "config/config.yaml", ROOT / "config/paper.yaml")
@@ -158,4 +159,4 @@ def test_the_paper_configuration_is_the_papers():
     for name, parameters in expected.items():
         entry = config["architectures"][name]
         model = networks.build(entry["network"], "segmentation", **entry["options"])
-        assert networks.count(model, (1, 64, 64)).parameters == parameters
+        assert count(model, (1, 64, 64)).parameters == parameters

@@ -27,7 +27,7 @@ MEANS = {
         "data/mnist.py",
         "data/tasks.py",
     ),
-    *("data/parallel.py", "data/progress.py"),
+    *("data/parallel.py", "progress.py"),
     *("training/board.py", "training/cards.py", "training/checkpoint.py"),
     *("training/messages.py", "training/model.py"),
     "evaluation/outcome.py",

@@ -84,6 +84,18 @@ def test_everything_is_made(run):
     assert yaml.safe_load((results / "configuration.yaml").read_text())["run"] == "tiny"
 
 
+def test_the_overview_leads_to_each_table_and_figure_once(run):
+    text = (run / "results/tiny/overview.html").read_text()
+    links = re.findall(r'href="((?:tables|figures)/[^"]*)"', text)
+    tables = ("spatial_transformation", "networks", "claims", "resources")
+    figures = ("examples", "learning_curves", "spatial", "saliency_translation", "cost")
+    for name in tables:
+        assert links.count(f"tables/{name}.html") == 1
+    for name in (*figures, "receptive_fields"):
+        assert f"figures/{name}.svg" in links
+    assert {Path(link).suffix for link in links} == {".html", ".svg"}
+
+
 def test_the_table_has_a_row_per_network_and_seed(run):
     table = pandas.read_csv(run / "results/tiny/tables/spatial_transformation.csv")
     assert list(table.columns) == [

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mg.data.progress import say
 from mg.data.tasks import TASKS
 from mg.networks.registry import DATASETS
+from mg.progress import say
 
 CLASSIFICATION = tuple(name for name in DATASETS if name not in TASKS)
 ARCHIVES = tuple(name for name, spec in DATASETS.items() if spec.family == "cifar")

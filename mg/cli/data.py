@@ -9,8 +9,9 @@ from mg.cli.arguments import (
     whole,
 )
 from mg.data import SPLITS
-from mg.data.progress import say
 from mg.data.tasks import TASKS
+from mg.networks.registry import DATASETS
+from mg.progress import say
 
 
 def add_fetch(commands) -> None:
@@ -52,7 +53,7 @@ def add_fetch(commands) -> None:
 
 def add_prepare(commands) -> None:
     def run(settings) -> None:
-        if settings.task == "imagenet":
+        if DATASETS[settings.task].family == "imagenet":
             from mg.data import imagenet
 
             imagenet.prepare(

@@ -12,9 +12,9 @@ from mg.cli.arguments import (
     json_object,
     whole,
 )
-from mg.data.progress import say
 from mg.data.tasks import TASKS
 from mg.errors import UserError
+from mg.progress import say
 
 
 def add_train(commands) -> None:

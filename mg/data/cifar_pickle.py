@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from mg.errors import first_line
+
 # What a pickle of those archives consists of: dictionaries, lists, numbers, strings, and one array.
 _OPCODES = frozenset(
     """
@@ -116,8 +118,7 @@ def loads(content: bytes, name: str) -> Any:
                 raise ValueError(f"it numbers its parts up to {argument:,}")
         return _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # damaged bytes make the reader stumble in every way there is
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"{name}: {reason[0][:200]}") from error
+        raise ValueError(f"{name}: {first_line(error):.200}") from error
 
 
 def dumps(value: Any) -> bytes:

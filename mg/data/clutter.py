@@ -19,9 +19,9 @@ import numpy as np
 from mg.data import SPLITS, compiled, hdf5
 from mg.data.mnist import load_split, sha256, split_files, verify_unchanged
 from mg.data.parallel import in_order
-from mg.data.progress import Progress
 from mg.data.tasks import CLASSES, TASKS, resolve_task
 from mg.errors import UserError
+from mg.progress import Progress
 
 VERSION = 1  # of the generator; another number, another data set
 SEEDS = {"paper": 1, "independent": 0}  # the default of each mode; 1 is the authors'

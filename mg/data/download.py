@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.files import atomic_path
+from mg.progress import Progress
 
 PIECE = 1 << 16  # bytes
 

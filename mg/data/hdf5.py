@@ -24,7 +24,7 @@ import numpy as np
 from isal import isal_zlib
 
 from mg.data.parallel import in_order
-from mg.errors import UserError
+from mg.errors import UserError, first_line
 from mg.files import atomic_path
 
 
@@ -112,7 +112,8 @@ def write(
     Memory stays bounded by a few blocks. `workers` threads compress.
 
     Raises:
-        UserError: the file cannot be written, or would round what are whole numbers in it.
+        UserError: there are no examples, the file cannot be written, or would round what are
+            whole numbers in it.
     """
     checksums = dict.fromkeys(("x", "y"), 0)
     with atomic_path(path) as temporary, _created(temporary) as file:
@@ -134,6 +135,8 @@ def write(
 
         for data, first, content in in_order(_compress, pieces(), workers):
             data.write_direct_chunk((first, *(0,) * (data.rank - 1)), content)
+        if not len(file):
+            raise UserError(f"there are no examples to write into {path}")
         for name, checksum in checksums.items():
             write_attributes(file[name], {"crc32": np.uint32(checksum)})
         write_attributes(file, {**attributes, "format": layout.format})
@@ -217,7 +220,7 @@ def _created(path: Path) -> Iterator[h5py.File]:
 def _reason(error: Exception) -> str:
     """What the system said, if HDF5's long message tells, else its first line."""
     number = re.search(r"errno = (\d+)", str(error))
-    return os.strerror(int(number[1])) if number else str(error).strip("'\"").splitlines()[0]
+    return os.strerror(int(number[1])) if number else first_line(error).strip("'\"")
 
 
 def _chunk_length(x: np.ndarray) -> int:

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mg.data import hdf5
 from mg.data.vision import transforms as T
-from mg.errors import UserError, short_of_files, short_of_memory
+from mg.errors import UserError, first_line, short_of_files, short_of_memory
 from mg.signals import STOPPING, postponed
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # Pillow runs a program for others
@@ -147,9 +147,8 @@ def decode(path: str | PathLike) -> Image.Image:
     except Exception as error:  # damaged files make the decoders stumble in every way there is
         if short_of_memory(error) or short_of_files(error):
             raise
-        reason = str(error).splitlines() or [type(error).__name__]
         known = f"; read are {', '.join(FORMATS)}" if type(error) is UnidentifiedImageError else ""
-        raise UserError(f"{path} is no readable image: {reason[0][:200]}{known}") from error
+        raise UserError(f"{path} is no readable image: {first_line(error):.200}{known}") from error
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mg import networks
 from mg.data import hdf5
-from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation.outcome import Outcome
 from mg.metrics import CLASS_MEASURES, ClassMetrics
+from mg.progress import Progress
 from mg.training.feed import Feed, for_testing
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from mg import networks, provenance
-from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation import classify, pixels
 from mg.files import check_place, write_json
 from mg.networks.counting import layers, longest_path, total
+from mg.progress import Progress
 from mg.records import read_run
 from mg.training.device import use_processor
 from mg.training.model import load_model
@@ -60,7 +60,7 @@ def evaluate(
     check_place(metrics_path, predictions_path, inputs=(model_path, run_path, data_path))
     spec, goal = networks.resolve_dataset(info["dataset"]), objective(info["dataset"])
     with Progress(f"{info['label']} {spec.name}", None, "images") as progress:
-        if spec.family == "mnist":
+        if spec.pixels:
             test = pixels.measure(model, info, data_path, predictions_path, device, batch, progress)
         else:
             test = classify.measure(

@@ -59,10 +59,10 @@ def predict_images(
     """
     model, info = load_model(model_path, device)
     spec = networks.resolve_dataset(info["dataset"])
-    if spec.family == "mnist" and output is None:
+    if spec.pixels and output is None:
         raise UserError(f"a network for {spec.name} gives pictures; name a folder with --output")
     pictures = [None] * len(image_paths)
-    if spec.family == "mnist":
+    if spec.pixels:
         pictures = _places(image_paths, Path(output))
     images = [decode(path) for path in image_paths]
     results = []

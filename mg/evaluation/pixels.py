@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from mg import networks
 from mg.data import hdf5
-from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation.outcome import Outcome
 from mg.metrics import MEASURES, Metrics, constant_answer
+from mg.progress import Progress
 from mg.training.feed import INPUT_MEAN, INPUT_STD
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from mg import networks
 from mg.data import hdf5
-from mg.data.progress import Progress
 from mg.errors import UserError
 from mg.evaluation.attention import POINT_NAMES
 from mg.evaluation.pixels import check_fits, forward
 from mg.files import check_place
+from mg.progress import Progress
 from mg.training.device import use_processor
 from mg.training.model import load_model
 

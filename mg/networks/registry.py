@@ -24,10 +24,15 @@ class DatasetSpec:
     """What a network must know of a data set: (N, channels, size, size) in, `classes` out."""
 
     name: str
-    family: str  # mnist (one map per class), cifar or imagenet (one label)
+    family: str  # mnist, cifar or imagenet: what examples are, and how they are prepared
     channels: int
     classes: int
     size: int
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the answer is a map per class, instead of one label."""
+        return self.family == "mnist"
 
 
 DATASETS = {
@@ -70,7 +75,7 @@ NETWORKS: dict[str, dict[str, Network]] = {
         "r_pmg": Network(settings.progressive_classifier, True),
     },
     "imagenet": {
-        "r_mg": Network(settings.r_mg_34, True),
+        "r_mg": Network(settings.r_mg_imagenet, True),
         "r_pmg_seg": Network(settings.r_pmg_seg, True),
     },
 }
@@ -109,7 +114,7 @@ def defaults(network: str, dataset: str) -> dict[str, Any]:
     parameters = inspect.signature(resolve_network(network, dataset).settings).parameters.values()
     own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     spec = resolve_dataset(dataset)
-    if spec.family != "mnist":  # whose targets have as many maps as the task says
+    if not spec.pixels:  # of which targets have as many maps as the task says
         own["classes"] = spec.classes
     return {**own, "initialisation": SCHEMES[0]}
 
@@ -122,7 +127,7 @@ class Options(NamedTuple):
     initialisation: str
 
 
-def check_options(network: str, dataset: str, **given: Any) -> Options:
+def check_options(network: str, dataset: str, /, **given: Any) -> Options:
     """The options of a network, checked.
 
     Args:
@@ -149,7 +154,7 @@ def check_options(network: str, dataset: str, **given: Any) -> Options:
     )
 
 
-def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
+def check_canvas(network: str, dataset: str, size: int, /, **options: Any) -> None:
     """Make sure that a network can work on images of `size` x `size` pixels.
 
     Raises:
@@ -158,7 +163,7 @@ def check_canvas(network: str, dataset: str, size: int, **options: Any) -> None:
     """
     spec = resolve_dataset(dataset)
     multiple = check_options(network, dataset, **options).settings.size_multiple
-    if spec.family != "mnist":
+    if not spec.pixels:
         if spec.family == "imagenet" and size >= 32 and size % 32 == 0:
             return  # its classifier averages over whatever the five halvings leave
         if size != spec.size:
@@ -193,7 +198,7 @@ def check_channels(dataset: str, inputs: int, targets: int, path: str | os.PathL
 # ------------------------------------------------------------------------ building
 
 
-def build(network: str, dataset: str, **options: Any) -> "nn.Module":
+def build(network: str, dataset: str, /, **options: Any) -> "nn.Module":
     """Build and initialise a network that returns logits.
 
     Weights are drawn from torch's global generator: the same `torch.manual_seed` gives the same
@@ -221,7 +226,7 @@ def build(network: str, dataset: str, **options: Any) -> "nn.Module":
     return model
 
 
-def skeleton(network: str, dataset: str, **options: Any) -> "nn.Module":
+def skeleton(network: str, dataset: str, /, **options: Any) -> "nn.Module":
     """The network that `build` builds, without weights (on the meta device), to be examined.
 
     Raises:

@@ -198,7 +198,7 @@ R_PMG_SEG = [[64, 32, 16, 8], [64, 64, 64, 128], [64, 64, 128, 256], [64, 128, 2
 R_PMG_SEG_UNITS = {30: [2, 2, 2, 2], 52: [3, 4, 6, 3]}
 
 
-def r_mg_34(
+def r_mg_imagenet(
     *, depth: int = 34, width: Sequence[Sequence[int]] = R_MG, shortcut: str = "A"
 ) -> Settings:
     """R-MG: multigrid ResNet.

@@ -328,14 +328,15 @@ def _environment(runs: Sequence[dict[str, Any]]) -> Table:
     """Every fact with its values, and the number of trainings that had each."""
     facts: dict[str, Counter] = {}
     for run in runs:
-        versions = run.get("versions") or {}
         entries = {
             "commit": run.get("commit"),
             "device": run.get("device"),
             "activations": run.get("activations"),
             "processor threads": run.get("threads"),
-            **{f"{name}": version for name, version in versions.items()},
+            **run["versions"],
         }
+        if run.get("peak_device_bytes"):  # a card computed
+            del entries["processor threads"]
         for name, value in entries.items():
             facts.setdefault(name, Counter())[str(value or "unknown")] += 1
     rows = [
@@ -343,7 +344,7 @@ def _environment(runs: Sequence[dict[str, Any]]) -> Table:
         for name, values in facts.items()
         for value, number in values.most_common()
     ]
-    times = [run[key] for run in runs for key in ("started", "finished") if run.get(key)]
+    times = [run[key] for run in runs for key in ("started", "finished")]
     if times:
         rows.append([Cell("first start"), Cell(min(times)), Cell("")])
         rows.append([Cell("last end"), Cell(max(times)), Cell("")])
@@ -364,16 +365,12 @@ def _environment(runs: Sequence[dict[str, Any]]) -> Table:
 
 def _data(runs: Sequence[dict[str, Any]]) -> Table:
     """The training sets by checksum."""
-    sets = {
-        (d.get("task"), d.get("split"), tuple(d.get("crc32") or ())): d
-        for run in runs
-        for d in run.get("data") or []
-    }
+    sets = {(d["task"], d["split"], tuple(d["crc32"])): d for run in runs for d in run["data"]}
     rows = [
         [
             Cell(task_name(task)),
             Cell(split),
-            render.number(d.get("examples"), 0),
+            render.number(d["examples"], 0),
             Cell(str(d.get("mode", ""))),
             render.number(d.get("seed"), 0),
             Cell(" ".join(f"{number:08x}" for number in crc)),

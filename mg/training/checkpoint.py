@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mg.errors import UserError, short_of_memory
+from mg.errors import UserError, first_line, short_of_memory
 from mg.files import atomic_path
 
 FORMAT = "mg-checkpoint-6"
@@ -35,10 +35,9 @@ def read_torch(path: Path) -> Any:
     except Exception as error:  # damaged bytes make the reader stumble in every way there is
         if short_of_memory(error):
             raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{path} is damaged or no file of mg ({reason[0]}); if mg wrote it, delete it and make "
-            "it again"
+            f"{path} is damaged or no file of mg ({first_line(error)}); if mg wrote it, delete it "
+            "and make it again"
         ) from error
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from mg.data.progress import say
 from mg.errors import UserError
+from mg.progress import say
 from mg.training import cards
 
 CARD_FILES = "/dev/nvidia[0-9]*"

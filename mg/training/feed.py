@@ -20,9 +20,9 @@ from torch import Tensor
 from mg import networks
 from mg.data import hdf5
 from mg.data.cifar_preparation import PREPARATIONS, Preparation, draw_balanced
-from mg.data.progress import say
 from mg.data.tasks import RELEASED_NAMES
 from mg.errors import UserError
+from mg.progress import say
 
 LAYOUTS = {"mnist": hdf5.PIXELS, "cifar": hdf5.IMAGES, "imagenet": hdf5.FILES}
 

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 
 from mg import networks
-from mg.data.progress import Bar
 from mg.errors import UserError
 from mg.files import write_json
+from mg.networks.counting import depth
 from mg.networks.execution import accelerate
+from mg.progress import Bar
 from mg.signals import collected
 from mg.training import messages
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints
 from mg.training.device import activation_type, use_processor
-from mg.training.feed import Clutter, Feed, for_testing, for_training
+from mg.training.feed import Feed, for_testing, for_training
 from mg.training.model import write_model
 from mg.training.objective import objective
 from mg.training.prior import set_output_prior
@@ -85,7 +86,7 @@ def train(
     checkpoints = Checkpoints(training.output / "checkpoints", decisive)
     state = checkpoints.load(log)
     if execution == "auto":
-        execution = _chosen(training.recipe, state, train_feed, device, team)
+        execution = _chosen(training, state, device, team)
     optimizer = training.recipe.build_optimizer(model)
     loss = objective(training.dataset).loss
     activations = activation_type(training.recipe.precision, device)
@@ -160,11 +161,11 @@ def _network(
     for feed in (train_feed, valid_feed or train_feed):
         for size in feed.shape[1:]:
             networks.check_canvas(*names, size, **options)
-    networks.depth(model, train_feed.shape)  # evaluation needs it: if that fails, then now
+    depth(model, train_feed.shape)  # evaluation needs it: if that fails, then now
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
     accelerate(model)
     if training.recipe.output_prior:
-        if not isinstance(train_feed, Clutter):
+        if not networks.resolve_dataset(training.dataset).pixels:
             raise UserError(
                 f"output_prior is for pixels, and {training.dataset} has classes; set it false"
             )
@@ -178,16 +179,13 @@ def _network(
 
 
 def _chosen(
-    recipe: Recipe,
-    state: dict[str, Any] | None,
-    train_feed: Feed,
-    device: torch.device,
-    team: Team,
+    training: Training, state: dict[str, Any] | None, device: torch.device, team: Team
 ) -> str:
     """The execution of what is left to do."""
+    recipe, dataset = training.recipe, networks.resolve_dataset(training.dataset)
     done = state["epoch"] * recipe.iterations + state["iteration"] if state else 0
     left = (recipe.steps - done) * recipe.batch
-    return choose_execution(device, team, isinstance(train_feed, Clutter), left)
+    return choose_execution(device, team, dataset.pixels, left)
 
 
 def _write_results(run: Run, training: Training, unreadable: int) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mg.data.progress import Bar
+from mg.progress import Bar
 from mg.training.run import Run
 
 EXECUTED = {

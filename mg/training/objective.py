@@ -60,4 +60,4 @@ CLASSES = Objective(  # (B, classes) logits; targets (B,) int64
 
 def objective(dataset: str) -> Objective:
     """The objective of a task."""
-    return PIXELS if networks.resolve_dataset(dataset).family == "mnist" else CLASSES
+    return PIXELS if networks.resolve_dataset(dataset).pixels else CLASSES

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mg.errors import UserError
+from mg.errors import UserError, first_line
 from mg.training.feed import Pair
 from mg.training.team import Team
 
@@ -134,7 +134,7 @@ class CompiledStep(Step):
         except Exception as error:  # compilers fail in every way there is
             self.__dict__.pop("share_of_loss", None)
             self.execution = "eager"
-            self.log(f"not compiled, goes on without: {_first_line(error)}")
+            self.log(f"not compiled, goes on without: {first_line(error)}")
         self.model.load_state_dict(before)
 
 
@@ -232,8 +232,7 @@ class GraphStep:
             torch.cuda.set_stream(here)  # a recording that fails leaves its own as the current one
             self.step.optimizer.zero_grad(set_to_none=True)
             self.log(
-                f"the step cannot be recorded as a CUDA graph, goes on without: "
-                f"{_first_line(error)}"
+                f"the step cannot be recorded as a CUDA graph, goes on without: {first_line(error)}"
             )
         finally:
             for group in groups:
@@ -274,8 +273,3 @@ def build_step(execution: str, team: Team, log: Callable[[str], None], *args) ->
     if execution == "graph":
         raise UserError("execution graph needs a CUDA device; use eager")
     return step
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

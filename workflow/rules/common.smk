@@ -135,7 +135,7 @@ def own_files(family):
 
 def image_source(wildcards):
     """What must be there before a split of images is made; of ImageNet, what the user put there."""
-    if wildcards.task == "imagenet":
+    if family(wildcards.task) == "imagenet":
         return []
     return f"{config['cifar']['directory']}/{wildcards.task}.verified.json"
 

@@ -375,9 +375,10 @@ rule overview:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
+        shown=[path for path in results() if path.endswith((".html", ".svg"))],
         code=code(shown_by("report/pages.py", "report/templates/overview.html", *PAGE)),
     shell:
         "mg page overview --metrics {input.metrics:q} --saliency {input.saliency:q}"
-        " --figures {input.figure:q} --links {input.pages:q} {input.results:q}"
+        " --figures {input.figure:q} --links {input.pages:q} {params.shown:q}"
         " --tasks {params.tasks:q} --expected {params.expected:q} --name {params.name:q}"
         " {params.digits:q} --caption={params.caption:q} --output {output:q} > {log:q} 2>&1"

@@ -47,7 +47,7 @@ def paper_width(network):
 def multiply_adds(task, network):
     """Roughly the multiply-adds of a network of the configuration for one image of a task."""
     name, layers = config["architectures"][network]["network"], option(network, "n_layer", 1)
-    if task == "imagenet":
+    if family(task) == "imagenet":
         costs = IMAGENET_COST.get(name, IMAGENET_COST["r_pmg_seg"])
         paper = costs.get(option(network, "depth", next(iter(costs))), max(costs.values()))
         side = config["imagenet"]["crop"] / 224
@@ -62,7 +62,7 @@ def multiply_adds(task, network):
 
 def examples(task, split):
     """Number of examples of a split; the paper's where the configuration does not say."""
-    paper = {"train": 50000, "valid": 10000, "test": 50000 if task == "imagenet" else 10000}
+    paper = {"train": 50000, "valid": 10000, "test": 50000 if family(task) == "imagenet" else 10000}
     if task == "segmentation":
         paper = {"train": 10000, "valid": 1000, "test": 1000}
     return config["data"]["tasks"].get(task, {}).get(split, paper[split])
@@ -70,7 +70,7 @@ def examples(task, split):
 
 def data_mb(task, *splits):
     """Memory of the splits' images (float32) and targets (a byte per class and pixel)."""
-    if task == "imagenet":
+    if family(task) == "imagenet":
         return 500  # the names of its files, and batches that are decoded ahead
     if family(task) == "cifar":
         number = sum(examples(task, split) for split in splits)
@@ -118,7 +118,7 @@ def check_processes():
 
 def decoding_threads(wildcards):
     """Processor cores of a job: photographs are decoded by several, ahead of their use."""
-    return DECODERS if wildcards.task == "imagenet" else 1
+    return DECODERS if family(wildcards.task) == "imagenet" else 1
 
 
 def train_threads(wildcards):
@@ -162,7 +162,7 @@ def train_memory(wildcards, attempt):
 def evaluate_minutes(wildcards, threads, attempt):
     """Time limit of an evaluation."""
     number = examples(wildcards.task, "test")
-    if wildcards.task == "imagenet" and config["imagenet"]["ten_crops"]:
+    if family(wildcards.task) == "imagenet" and config["imagenet"]["ten_crops"]:
         number *= 11  # the centre, and the ten
     work = number * multiply_adds(wildcards.task, wildcards.network)
     return minutes("evaluate", work, number / 100, threads, attempt)

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import nn
 
 from mg.networks.counting import IMAGE, Layer, Shape, layers, longest_path, total
-from mg.networks.registry import resolve_dataset, skeleton
+from mg.networks.registry import check_canvas, resolve_dataset, skeleton
 from mg.report import names, style
 
 # Fill and edge per kind of layer; pale fills, so that the black widths stay readable.
@@ -213,8 +213,13 @@ def _draw_legend(figure: Figure, found: list[Layer], arrows: set[str]) -> None:
 
 
 def examine(network: str, dataset: str, options: dict) -> tuple[nn.Module, list[Layer], Shape]:
-    """A network without weights, its layers, and the shape of the image that it reads."""
+    """A network without weights, its layers, and the shape of the image that it reads.
+
+    Raises:
+        UserError: an unknown network or option, or one that cannot work on images of that size.
+    """
     spec = resolve_dataset(dataset)
+    check_canvas(network, dataset, spec.size, **options)
     shape = (spec.channels, spec.size, spec.size)
     model = skeleton(network, dataset, **options)
     return model, layers(model, shape), shape

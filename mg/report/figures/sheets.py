@@ -201,7 +201,7 @@ def _spread(number: int, count: int) -> list[int]:
 
 def _shortened(name: str) -> str:
     """The first of a class's names, short enough for a small image."""
-    name = name.split(",")[0]
+    name = name.split(",")[0].encode(errors="surrogateescape").decode(errors="replace")
     return name if len(name) <= 16 else f"{name[:15]}…"
 
 

@@ -224,7 +224,8 @@ def _judge_attention(claim: Claim, seeds: list[Attention] | None) -> tuple[str, 
     evidence = f"ratio {_spread(ratios, 2)}"
     if shifts:
         evidence += f"; the maps move {_spread(shifts, 2)} times as far as the digit"
-    return verdict, evidence + ("" if len(seeds) == 1 else f" ({len(ratios)} seeds)")
+    measured = "" if len(ratios) == len(seeds) else f"{len(ratios)} of "
+    return verdict, evidence + ("" if len(seeds) == 1 else f" ({measured}{len(seeds)} seeds)")
 
 
 def _spread(values: list[float], digits: int) -> str:
