@@ -64,18 +64,18 @@ def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
     )
 
 
-def nested_widths(value: Any, like: Sequence[Sequence[int]], name: str = "width") -> list:
-    """`value` if it is a list of lists of positive ints with as many elements as `like`.
+def nested_widths(value: Any, like: Sequence[Sequence[int]]) -> list:
+    """`value`, a `width`, if it is lists of positive ints, as many and as long as those of `like`.
 
     Raises:
         UserError: otherwise.
     """
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if is_list and len(value) == len(like):
-        blocks = [widths(v, f"{name}, block {b}") for b, v in enumerate(value, start=1)]
+        blocks = [widths(v, f"width, block {b}") for b, v in enumerate(value, start=1)]
         if list(map(len, blocks)) == list(map(len, like)):
             return blocks
     raise UserError(
-        f"option {name}: expected {len(like)} lists (one per block) of "
+        f"option width: expected {len(like)} lists (one per block) of "
         f"{', '.join(str(len(w)) for w in like)} widths (one per grid), got {value!r}"
     )

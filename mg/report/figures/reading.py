@@ -41,7 +41,7 @@ def read_history(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError("no rows")
         columns = {
             name: np.array([float(row[name] or "nan") for row in rows])
-            for name in ("images", "train_loss", "valid_loss", _progress(rows[0]), "seconds")
+            for name in ("images", "train_loss", "valid_loss", _progress(rows[0]))
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(
