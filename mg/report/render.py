@@ -48,6 +48,14 @@ class Table:
     rows: list[list[Cell]]
     notes: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(
+        cls, title: str, rows: list[list[tuple[Column, Cell]]], notes: Iterable[str] = ()
+    ) -> "Table":
+        """Of rows whose cells have their columns beside them, the same in each; at least one."""
+        columns = [column for column, _ in rows[0]]
+        return cls(title, columns, [[cell for _, cell in row] for row in rows], [*notes])
+
 
 def number(value: float | None, digits: int = 3, scale: float = 1, best: bool = False) -> Cell:
     """A number divided by `scale` with `digits` decimals; thousands are grouped."""

@@ -188,64 +188,56 @@ def _aggregated(summary: Summary, published: dict[str, Any]) -> list[Any]:
 def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
     """For people: columns that nothing is known of are left out."""
     largest = max((s.same("macs") or 0 for s, _ in entries), default=0)
-    scale, unit = (1e9, "billion") if largest >= 1e10 else (1e6, "million")
+    scale, large = (1e9, "billion") if largest >= 1e10 else (1e6, "million")
     ten = any(s.mean("top1_error_10crop") is not None for s, _ in entries)
     compared = any(published for _, published in entries)
     narrow = any("multiply_adds_512_256" in published for _, published in entries)
     measures = [("top1_error", CLASS_TITLES["top1_error"])]
     measures += [("top1_error_10crop", "top-1, ten crops ↓")] if ten else []
-    columns = [Column("network", numeric=False)]
-    for _, heading in measures:
-        columns.append(Column(heading, "%"))
-        columns += [Column("published", "%"), Column("difference", "points")] if compared else []
-    columns += [Column(CLASS_TITLES["top5_error"], "%")]
-    columns += [Column(CLASS_TITLES["cross_entropy"], "nats")]
-    columns += [Column("parameters", "million")]
-    columns += [Column("published", "million"), Column("difference", "%")] if compared else []
-    columns += [Column("multiply-adds", unit)]
-    columns += [Column("with {512, 256}", unit)] if narrow else []
-    columns += [Column("published", unit), Column("difference", "%")] if compared else []
-    columns += [Column("images seen", "thousand"), Column("training", "s"), Column("seeds")]
 
     rows = []
     for s, published in entries:
         name = network_name(s.network)
         if published.get("name") and published["name"] != name:
             name += f" ({published['name']})"
-        row = [Cell(name)]
-        errors = published.get("errors", {})
-        for measure, _ in measures:
-            row.append(s.cell(measure, 2, 0.01))
+        row = [(Column("network", numeric=False), Cell(name))]
+        for measure, heading in measures:
+            row.append((Column(heading, "%"), s.cell(measure, 2, 0.01)))
             if compared:
-                row.append(render.number(errors.get(measure), 2))
-                row.append(render.signed(_points(s.mean(measure), errors.get(measure))))
-        row += [s.cell("top5_error", 2, 0.01), s.cell("cross_entropy")]
-        for count, key, divisor in (
-            ("params", "parameters_M", 1e6),
-            ("macs", "multiply_adds_M", scale),
+                printed = published.get("errors", {}).get(measure)
+                points = _points(s.mean(measure), printed)
+                row.append((Column("published", "%"), render.number(printed, 2)))
+                row.append((Column("difference", "points"), render.signed(points)))
+        row.append((Column(CLASS_TITLES["top5_error"], "%"), s.cell("top5_error", 2, 0.01)))
+        row.append((Column(CLASS_TITLES["cross_entropy"], "nats"), s.cell("cross_entropy")))
+        for count, heading, key, divisor, unit in (
+            ("params", "parameters", "parameters_M", 1e6, "million"),
+            ("macs", "multiply-adds", "multiply_adds_M", scale, large),
         ):
             own, printed = s.same(count), published.get(key)
-            row.append(render.number(own, 3 if (own or 0) < 1e7 else 2, divisor))
-            like = own
+            digits = 3 if (own or 0) < 1e7 else 2
+            row.append((Column(heading, unit), render.number(own, digits, divisor)))
             if count == "macs" and narrow:
-                like = published.get("multiply_adds_512_256")
-                row.append(render.number(like, 2, scale))
+                own = published.get("multiply_adds_512_256")
+                row.append((Column("with {512, 256}", unit), render.number(own, 2, scale)))
             if compared:
-                row.append(render.number(None if printed is None else printed * 1e6, 2, divisor))
-                row.append(render.signed(_percent(like, printed)))
-        row.append(render.number(s.same("train_images"), 1, 1e3))
-        row.append(render.number(s.mean("train_seconds"), 0))
+                known = None if printed is None else printed * 1e6
+                row.append((Column("published", unit), render.number(known, 2, divisor)))
+                row.append((Column("difference", "%"), render.signed(_percent(own, printed))))
+        images = render.number(s.same("train_images"), 1, 1e3)
+        row.append((Column("images seen", "thousand"), images))
+        row.append((Column("training", "s"), render.number(s.mean("train_seconds"), 0)))
         missing = f", {len(s.missing)} missing" if s.missing else ""
+        seeds = Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else "")
         if not s.records and not s.missing:
-            row.append(Cell("published only"))
-        else:
-            row.append(Cell(f"{len(s.records)}{missing}", kind="missing" if s.missing else ""))
+            seeds = Cell("published only")
+        row.append((Column("seeds"), seeds))
         rows.append(row)
     notes = undefined_notes([(s, measure) for s, _ in entries for measure in CLASS_MEASURES])
     if note := recipe_note([s for s, _ in entries]):
         notes.append(note)
     known = [NOTES["measures"]] + [NOTES["differences"]] * compared + [NOTES["costs"]] * narrow
-    return Table(title, columns, rows, known + notes)
+    return Table.of(title, rows, known + notes)
 
 
 def _points(error: float | None, printed: float | None) -> float | None:

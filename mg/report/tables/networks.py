@@ -78,30 +78,22 @@ def _options(options: dict[str, Any]) -> str:
 def _own_networks(rows: list[dict[str, Any]]) -> Table:
     params = Unit.of([row["parameters"] for row in rows], COUNTS)
     macs = Unit.of([row["multiply_adds"] for row in rows], COUNTS)
-    return Table(
-        "Networks of this run",
+    body = [
         [
-            Column("network", numeric=False),
-            Column("task", numeric=False),
-            Column("options", numeric=False),
-            Column("canvas", "pixels"),
-            Column("depth", "layers"),
-            Column("parameters", params.name),
-            Column("multiply-adds", f"{macs.name} per image".strip()),
-        ],
-        [
-            [
-                Cell(network_name(row["label"])),
-                Cell(task_name(row["dataset"])),
-                Cell(_options(row["options"]) or "the paper's"),
-                render.number(row["canvas"], 0),
-                render.number(row["depth"], 0),
-                params.cell(row["parameters"]),
+            (Column("network", numeric=False), Cell(network_name(row["label"]))),
+            (Column("task", numeric=False), Cell(task_name(row["dataset"]))),
+            (Column("options", numeric=False), Cell(_options(row["options"]) or "the paper's")),
+            (Column("canvas", "pixels"), render.number(row["canvas"], 0)),
+            (Column("depth", "layers"), render.number(row["depth"], 0)),
+            (Column("parameters", params.name), params.cell(row["parameters"])),
+            (
+                Column("multiply-adds", f"{macs.name} per image".strip()),
                 macs.cell(row["multiply_adds"]),
-            ]
-            for row in rows
-        ],
-    )
+            ),
+        ]
+        for row in rows
+    ]
+    return Table.of("Networks of this run", body)
 
 
 def _unbuilt(name: str) -> str:
@@ -123,27 +115,23 @@ def _paper_networks(dataset: str, rows: list[dict[str, Any]]) -> Table:
         "multiply_adds_512_256_difference_percent": ("difference with {512, 256}", "%", 1, 2),
     }
     shown = {key: value for key, value in numbers.items() if some(key)}
-    columns = [Column("network", numeric=False), Column("options", numeric=False), Column("depth")]
-    columns += [Column(title, unit) for title, unit, _, _ in shown.values()]
     with_names, with_results = some("name"), some("published_results")
-    if with_names:
-        columns.insert(2, Column("published as", numeric=False))
-    if with_results:
-        columns.append(Column("published results", numeric=False))
     body = []
     for row in rows:
+        network = network_name(row["network"]) if row["network"] else _unbuilt(row["name"])
         cells = [
-            Cell(network_name(row["network"]) if row["network"] else _unbuilt(row["name"])),
-            Cell(_options(row["options"] or {})),
+            (Column("network", numeric=False), Cell(network)),
+            (Column("options", numeric=False), Cell(_options(row["options"] or {}))),
         ]
         if with_names:
-            cells.append(Cell(row["name"] or ""))
-        cells.append(render.number(row["depth"], 0))
-        for key, (_, unit, scale, digits) in shown.items():
+            cells.append((Column("published as", numeric=False), Cell(row["name"] or "")))
+        cells.append((Column("depth"), render.number(row["depth"], 0)))
+        for key, (title, unit, scale, digits) in shown.items():
             cell = render.signed if unit == "%" else partial(render.number, scale=scale)
-            cells.append(cell(row.get(key), digits))
+            cells.append((Column(title, unit), cell(row.get(key), digits)))
         if with_results:
             results = row["published_results"] or {}
-            cells.append(Cell("; ".join(f"{name}: {value}" for name, value in results.items())))
+            text = "; ".join(f"{name}: {value}" for name, value in results.items())
+            cells.append((Column("published results", numeric=False), Cell(text)))
         body.append(cells)
-    return Table(f"The paper's networks: {task_name(dataset)}", columns, body)
+    return Table.of(f"The paper's networks: {task_name(dataset)}", body)

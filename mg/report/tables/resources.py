@@ -83,11 +83,11 @@ def write_resources_table(
         UserError: a file is missing or damaged.
     """
     jobs = read_benchmarks(benchmarks)
-    trainings = _trainings([read_run(path) for path in run_paths])
+    runs = [read_run(path) for path in run_paths]
     write_csv(f"{prefix}.csv", ["rule", "job", "seconds", "cpu_seconds", "max_rss_mb"], jobs)
     tables = [_per_rule(jobs), _longest(jobs)]
-    if trainings.rows:
-        tables.append(trainings)
+    if runs:
+        tables.append(_trainings(runs))
     render.write(prefix, tables, "Time and memory", caption)
 
 
@@ -105,13 +105,13 @@ def _per_rule(jobs: list[Job]) -> Table:
         memory = [job.memory for job in of if job.memory is not None]
         rows.append(
             [
-                Cell("all" if rule is None else rule),
-                render.number(len(of), 0),
-                total.cell(sum(seconds)),
-                total.cell(sum(cpu) if cpu else None),
-                render.number(statistics.fmean(seconds), 1),
-                render.number(max(seconds), 1),
-                render.number(max(memory, default=None), 0),
+                (Column("rule", numeric=False), Cell("all" if rule is None else rule)),
+                (Column("jobs"), render.number(len(of), 0)),
+                (Column("time", total.name), total.cell(sum(seconds))),
+                (Column("processor time", total.name), total.cell(sum(cpu) if cpu else None)),
+                (Column("mean of a job", "s"), render.number(statistics.fmean(seconds), 1)),
+                (Column("longest job", "s"), render.number(max(seconds), 1)),
+                (Column("peak memory", "MB"), render.number(max(memory, default=None), 0)),
             ]
         )
     notes = [
@@ -122,62 +122,35 @@ def _per_rule(jobs: list[Job]) -> Table:
         "networks, tasks and seeds that the configuration had before are in it, those that follow "
         "this table, such as the overview, are not.",
     ]
-    columns = [
-        Column("rule", numeric=False),
-        Column("jobs"),
-        Column("time", total.name),
-        Column("processor time", total.name),
-        Column("mean of a job", "s"),
-        Column("longest job", "s"),
-        Column("peak memory", "MB"),
-    ]
-    return Table("Time and memory per rule", columns, rows, notes)
+    return Table.of("Time and memory per rule", rows, notes)
 
 
 def _longest(jobs: list[Job]) -> Table:
-    columns = [
-        Column("rule", numeric=False),
-        Column("job", numeric=False),
-        Column("time", "s"),
-        Column("processor time", "s"),
-        Column("peak memory", "MB"),
-    ]
     rows = [
         [
-            Cell(job.rule),
-            Cell(job.job.replace("/", " · ")),
-            render.number(job.seconds, 1),
-            render.number(job.cpu, 1),
-            render.number(job.memory, 0),
+            (Column("rule", numeric=False), Cell(job.rule)),
+            (Column("job", numeric=False), Cell(job.job.replace("/", " · "))),
+            (Column("time", "s"), render.number(job.seconds, 1)),
+            (Column("processor time", "s"), render.number(job.cpu, 1)),
+            (Column("peak memory", "MB"), render.number(job.memory, 0)),
         ]
         for job in sorted(jobs, key=lambda job: -job.seconds)[:LONGEST]
     ]
-    return Table("The longest jobs", columns, rows)
+    return Table.of("The longest jobs", rows)
 
 
 def _trainings(runs: list[dict[str, Any]]) -> Table:
-    columns = [
-        Column("task", numeric=False),
-        Column("network", numeric=False),
-        Column("seed"),
-        Column("images seen"),
-        Column("time", "s"),
-        Column("throughput", "images/s"),
-        Column("peak memory", "MB"),
-        Column("peak GPU memory", "MB"),
-        Column("started again"),
-    ]
     rows = [
         [
-            Cell(task_name(run["dataset"])),
-            Cell(network_name(run["label"])),
-            render.number(run["seed"], 0),
-            render.number(run.get("images"), 0),
-            render.number(run.get("seconds"), 1),
-            render.number(run.get("images_per_second"), 0),
-            render.number(run.get("peak_host_bytes"), 0, 1e6),
-            render.number(run.get("peak_device_bytes"), 0, 1e6),
-            render.number(max(0, run.get("attempts", 1) - 1), 0),
+            (Column("task", numeric=False), Cell(task_name(run["dataset"]))),
+            (Column("network", numeric=False), Cell(network_name(run["label"]))),
+            (Column("seed"), render.number(run["seed"], 0)),
+            (Column("images seen"), render.number(run.get("images"), 0)),
+            (Column("time", "s"), render.number(run.get("seconds"), 1)),
+            (Column("throughput", "images/s"), render.number(run.get("images_per_second"), 0)),
+            (Column("peak memory", "MB"), render.number(run.get("peak_host_bytes"), 0, 1e6)),
+            (Column("peak GPU memory", "MB"), render.number(run.get("peak_device_bytes"), 0, 1e6)),
+            (Column("started again"), render.number(max(0, run.get("attempts", 1) - 1), 0)),
         ]
         for run in in_report_order(runs, "label")
     ]
@@ -185,4 +158,4 @@ def _trainings(runs: list[dict[str, Any]]) -> Table:
         "As `mg train` measured them. started again: how often the training was interrupted and "
         "went on from its checkpoint."
     ]
-    return Table("Trainings", columns, rows, notes)
+    return Table.of("Trainings", rows, notes)

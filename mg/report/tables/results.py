@@ -168,48 +168,39 @@ def _results(task: str, summaries: Sequence[Summary], published: dict[str, float
     params = Unit.of([s.same("params") for s in summaries], COUNTS)
     macs = Unit.of([s.same("macs") for s in summaries], COUNTS)
     time = Unit.of([s.mean("train_seconds") for s in summaries], TIMES)
-    columns = [
-        Column("network", numeric=False),
-        *(Column(TITLES[measure]) for measure in MEASURES),
-        Column("parameters", params.name),
-        Column("multiply-adds", macs.name),
-        Column("images seen"),
-        Column("training", time.name),
-        Column("seeds"),
-    ]
+    columns = {
+        "network": Column("network", numeric=False),
+        **{measure: Column(TITLES[measure]) for measure in MEASURES},
+        "params": Column("parameters", params.name),
+        "macs": Column("multiply-adds", macs.name),
+        "images": Column("images seen"),
+        "time": Column("training", time.name),
+        "seeds": Column("seeds"),
+    }
+    digits = dict.fromkeys(MEASURES, 3) | {"bce": 4}
     leaders = {measure: best(summaries, measure) for measure in MEASURES}
     rows = []
     for s in summaries:
-        name = Cell(network_name(s.network))
-        wanted = len(s.records) + len(s.missing)
-        seeds = Cell(f"{len(s.records)}{f' of {wanted}' if s.missing else ''}", len(s.records))
-        if not s.records:
-            blank = [Cell("")] * (len(columns) - 3)
-            rows.append([name, Cell("missing", kind="missing"), *blank, seeds])
-            continue
-        row = [name]
-        for measure in MEASURES:
-            digits = 4 if measure == "bce" else 3
-            mark = leaders[measure] == s.network
-            row.append(s.cell(measure, digits, best=mark))
-        row.append(params.cell(s.same("params")))
-        row.append(macs.cell(s.same("macs")))
-        row.append(render.number(s.same("train_images"), 0))
-        row.append(time.cell(s.mean("train_seconds"), s.sd("train_seconds")))
-        row.append(seeds)
+        row = {"network": Cell(network_name(s.network))}
+        if s.records:
+            row |= {m: s.cell(m, digits[m], best=leaders[m] == s.network) for m in MEASURES}
+            row["params"] = params.cell(s.same("params"))
+            row["macs"] = macs.cell(s.same("macs"))
+            row["images"] = render.number(s.same("train_images"), 0)
+            row["time"] = time.cell(s.mean("train_seconds"), s.sd("train_seconds"))
+        else:
+            row[MEASURES[0]] = Cell("missing", kind="missing")
+        wanted = f" of {len(s.records) + len(s.missing)}" if s.missing else ""
+        row["seeds"] = Cell(f"{len(s.records)}{wanted}", len(s.records))
         rows.append(row)
     constant = _constant_answer(summaries)
     for name, numbers in ((PUBLISHED, published), (CONSTANT, constant)):
         if numbers:
-            cells = [
-                render.number(numbers[measure], 4 if measure == "bce" else 3)
-                if measure in numbers
-                else Cell("")
-                for measure in MEASURES
-            ]
-            rest = [Cell("")] * (len(columns) - 1 - len(MEASURES))
-            rows.append([Cell(name, kind="missing"), *cells, *rest])
-    return Table(task_name(task), columns, rows, _result_notes(summaries, constant, published))
+            cells = {m: render.number(numbers[m], digits[m]) for m in MEASURES if m in numbers}
+            rows.append({"network": Cell(name, kind="missing"), **cells})
+    body = [[row.get(key, Cell("")) for key in columns] for row in rows]
+    notes = _result_notes(summaries, constant, published)
+    return Table(task_name(task), [*columns.values()], body, notes)
 
 
 def _constant_answer(summaries: Sequence[Summary]) -> dict[str, float | None] | None:
