@@ -14,7 +14,6 @@ from mg.data import hdf5
 from mg.data.tasks import TASKS
 from mg.errors import UserError
 from mg.files import read_json
-from mg.networks import table
 from mg.records import CLASS_MEASURES, MEASURES
 from mg.report import compare, render
 from mg.report.tables import claims, networks, results, summaries
@@ -443,15 +442,15 @@ def test_network_table(store, tmp_path):
         ("rotation", "unet"),
     ]
     kept = ("MG-6", "ResNet-50", "(network not named)")
-    paper = [row for row in table.rows() if row["name"] in kept]
-    networks.write_network_table([*own, *paper], prefix=tmp_path / "n", notes=["A note."])
+    paper = [row for row in networks.paper_rows() if row["name"] in kept]
+    networks.write_network_table([*own, *paper], prefix=tmp_path / "n")
     text = (tmp_path / "n.md").read_text()
     assert "| PMG | Segmentation | width {16,8,8} | 32 | 9 | 38.1 | 22.8 |" in text
     assert (
         "| MG | n\\_layer 1 | MG-6 | 6 | 8.344 | 8.34 | +0.05 | 116.8 | 116.63 | 116.63 | +0.11 | "
         "+0.00 | top-1 error (%): 32.08 |"
     ) in text
-    assert "| difference (%) |" in text and text.count("A note.") == 1
+    assert "| difference (%) |" in text and text.count("what the authors call FLOPs") == 1
     assert "| (not built here) |  | ResNet-50 |" in text
     assert "| (not named) |  | (network not named) |" in text  # one of the authors' own
     assert {"38094", "8344164"} <= {r["parameters"] for r in rows(tmp_path / "n.csv")}

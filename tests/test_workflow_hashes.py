@@ -79,7 +79,7 @@ def test_a_network_counts_with_what_builds_it(family):
         ("report/figures/saliency.py", {"report/figures/panels.py", "evaluation/attention.py"}),
         ("report/explorer.py", {"report/figures/reading.py", "report/style.py"}),
         ("report/figures/receptive_fields.py", {"networks/counting.py", "networks/pyramid.py"}),
-        ("report/tables/classification.py", {"networks/table.py", "networks/counting.py"}),
+        ("report/tables/classification.py", {"report/tables/networks.py", "networks/counting.py"}),
     ],
 )
 def test_what_a_page_or_figure_shows_with_is_found(module, shown):

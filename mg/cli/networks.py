@@ -11,10 +11,10 @@ from mg.cli.arguments import (
 
 def add_networks(commands) -> None:
     def run(settings) -> None:
-        from mg.networks import table
+        from mg.report.tables.networks import format_rows, paper_rows
 
-        rows = table.rows()
-        print(json.dumps(rows, indent=2) if settings.format == "json" else table.format_rows(rows))
+        rows = paper_rows()
+        print(json.dumps(rows, indent=2) if settings.format == "json" else format_rows(rows))
 
     parser = add_command(commands, "networks", run, "list every network with its published numbers")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of the output")

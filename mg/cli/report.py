@@ -59,14 +59,12 @@ def add_table(commands) -> None:
     _table_options(parser, run=True)
 
     def networks(settings) -> None:
-        from mg.networks import table
-        from mg.report.tables.networks import run_rows, write_network_table
+        from mg.report.tables.networks import paper_rows, run_rows, write_network_table
 
         write_network_table(
-            [*run_rows(settings.metrics), *table.rows()],
+            [*run_rows(settings.metrics), *paper_rows()],
             prefix=settings.output,
             caption=settings.caption,
-            notes=table.NOTES,
         )
 
     description = "sizes of the paper's networks, ours beside the published, and of a run's"

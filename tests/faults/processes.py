@@ -18,7 +18,6 @@ import mg.data.imagenet
 import mg.evaluation.classify
 import mg.evaluation.images
 import mg.evaluation.saliency
-import mg.networks.table
 import mg.report.compare
 import mg.report.describe
 import mg.report.explorer

@@ -86,7 +86,7 @@ rule network_table:
     params:
         prefix=stem,
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        code=code(shown_by("report/tables/networks.py", "networks/table.py", *BUILDERS, *TABLE)),
+        code=code(shown_by("report/tables/networks.py", *BUILDERS, *TABLE)),
     shell:
         "mg table networks --metrics {input.metrics:q} --caption={params.caption:q}"
         " --output {params.prefix:q} > {log:q} 2>&1"

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mg.errors import UserError
-from mg.networks.published import published_results
 from mg.networks.registry import defaults
 from mg.records import CLASS_MEASURES, COSTS
 from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
+from mg.report.published import published_results
 from mg.report.render import Cell, Column, Table, write_csv
 from mg.report.tables.notes import recipe_note, undefined_notes
 from mg.report.tables.summaries import (
@@ -131,7 +131,7 @@ def compare(summary: Summary) -> dict[str, Any]:
         return {}
     found = _printed(printed)
     if dataset == "cifar100":
-        from mg.networks.table import multiply_adds_512_256  # builds the network, with PyTorch
+        from mg.report.tables.networks import multiply_adds_512_256  # needs PyTorch
 
         found["multiply_adds_512_256"] = multiply_adds_512_256(network, own)
     return found

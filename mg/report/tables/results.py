@@ -6,10 +6,10 @@ from typing import Any
 
 from mg.data.mnist import SHA256
 from mg.data.tasks import TASKS
-from mg.networks.published import UNNAMED, published_results
 from mg.records import COSTS, MEASURES
 from mg.report import render
 from mg.report.names import controls_note, network_name, task_name, tasks_in_order
+from mg.report.published import UNNAMED, published_results
 from mg.report.render import COUNTS, TIMES, Cell, Column, Table, Unit, write_csv
 from mg.report.tables.notes import recipe_note, undefined_notes
 from mg.report.tables.summaries import (

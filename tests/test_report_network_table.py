@@ -2,13 +2,13 @@
 
 import pytest
 
-from mg.networks.published import published_results
-from mg.networks.table import NETWORKS, format_rows, rows
+from mg.report.published import published_results
+from mg.report.tables.networks import NETWORKS, format_rows, paper_rows
 
 
 @pytest.fixture(scope="module")
 def table():
-    return rows()
+    return paper_rows()
 
 
 def test_every_published_number_is_in_the_table(table):
