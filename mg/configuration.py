@@ -62,6 +62,11 @@ def check(config: dict[str, Any]) -> None:
             entry = config["architectures"][name]
             with _naming(f"architectures.{name}.network"):
                 networks.registry.resolve_network(entry["network"], task)
+            if name != entry["network"] and name in networks.registry.NETWORKS[spec.family]:
+                raise UserError(
+                    f"architectures.{name}.network: {name} is the name of another network than "
+                    f"{entry['network']}; give this one a label of its own"
+                )
             with _naming(f"architectures.{name}.options"):
                 networks.registry.check_options(entry["network"], task, **entry["options"])
             with _naming(key):

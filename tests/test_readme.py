@@ -1,9 +1,11 @@
 """The numbers in README.md are those of the results that come with the repository."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -113,6 +115,24 @@ def test_the_kept_records_are_whole():
     runs, configurations = REFERENCE.rglob("run.json"), REFERENCE.rglob("configuration.yaml")
     assert len([read_run(path) for path in runs]) > 100
     assert len([read_configuration(path) for path in configurations]) > 5
+
+
+def test_the_python_that_the_readme_shows_works(mnist_directory, tmp_path):
+    code = re.search(r"\nIn Python:\n\n((?:    .*\n|\n)+)", README)[1]
+    drawn = ["--task", "translation", "--split", "train", "--canvas", "32", "--digit-size", "14"]
+    drawn += ["--count", "64", "--mnist", mnist_directory, "--output", tmp_path / "train.h5"]
+    subprocess.run([sys.executable, "-m", "mg", "generate", *drawn], check=True)
+    short = textwrap.dedent(code).replace("iterations=100", "iterations=2, batch=4")
+    short = short.replace("logits =", "x = torch.rand(2, 1, 32, 32)\nlogits =", 1)
+    check = "\nassert logits.shape == (2, 1, 32, 32) and facts['label'] == 'pmg'"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import torch\n{short}{check}"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_network_that_comes_trained_segments(mnist_directory, tmp_path):

@@ -10,6 +10,7 @@ from statistics import fmean as mean
 
 import numpy as np
 import pytest
+import yaml
 
 from mg.errors import UserError
 from mg.files import read_json, write_json
@@ -52,6 +53,21 @@ def test_a_run_equals_itself(copy):
         "60 numbers are the same" in text and "no setting differs" in text and "no origin" in text
     )
     assert text.count("U-MG") == 2 * 5
+
+
+def test_results_that_the_configuration_does_not_name_are_told(copy):
+    assert "counted too" not in compare.report(copy, REFERENCE)[0]
+    path = copy / "configuration.yaml"
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(content | {"networks": ["unet", "pmg"], "seeds": [0, 1]}))
+    line = compare.report(copy, REFERENCE)[0].splitlines()[1]
+    assert line.startswith(f"counted too, though {path} does not name them: Segmentation U-NET ")
+    # Of both tasks: three seeds of four networks, and one of the two others.
+    assert line.endswith(
+        " seed 2, Segmentation U-MG seed 0, Segmentation U-MG seed 1 and "
+        f"{2 * (4 * 3 + 2) - 3} more; if they are left over from other settings, delete their "
+        "folders"
+    )
 
 
 def test_what_exceeds_the_spread_of_a_difference_is_named(copy):

@@ -245,6 +245,24 @@ def test_maps_come_with_what_was_measured_of_them(run, tmp_path):
     assert f"PMG {ratio:.2f}" in caption and "An empty map: " in caption
 
 
+def test_long_names_stay_in_their_panel_and_off_other_points(run, tmp_path, monkeypatch):
+    paths = []
+    (path, *_) = files(run, "metrics.json", "segmentation")
+    labels = ("pmg_much_deeper", "r_pmg_wide_and_deep")
+    for i, name in enumerate(labels):
+        record = read_json(path) | {"network": name, "mean_iu": 0.5}
+        record |= {"macs": (9 + i) * 10**6, "train_seconds": 100 - i}
+        paths.append(tmp_path / f"{name}.json")
+        write_json(paths[-1], record)
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, *_: figures.append(figure))
+    quality_against_cost(paths, tmp_path / "f")
+    for axis in figures[0].axes:
+        names = [text.get_window_extent() for text in axis.texts if text.get_text() in labels]
+        assert len(names) == 2 and not names[0].overlaps(names[1])
+        assert all(axis.bbox.containsx(x) for box in names for x in (box.x0, box.x1))
+
+
 def test_the_same_results_give_the_same_files(run, tmp_path):
     for prefix in ("a", "b"):
         DRAWN["quality_against_cost"](run, tmp_path / prefix)

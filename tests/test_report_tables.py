@@ -435,6 +435,17 @@ def test_numbers_keep_their_size_in_readable_units():
     assert (cell.text, cell.value) == ("0.123", 0.12345)
 
 
+def test_options_that_are_left_out_are_the_papers_of_its_own_networks_alone(store, tmp_path):
+    runs = [
+        record(network=label, architecture=name) for label, name in (("a", "pmg"), ("b", "new"))
+    ]
+    for run in runs:
+        run["settings"]["network"] = {}
+    networks.write_network_table(networks.run_rows(store(*runs)), prefix=tmp_path / "n")
+    text = (tmp_path / "n.md").read_text()
+    assert "| a | Segmentation | the paper's |" in text and "| its defaults |" in text
+
+
 def test_network_table(store, tmp_path):
     own = networks.run_rows(store(record(), record(seed=1), record("rotation", "unet")))
     assert [(r["dataset"], r["label"]) for r in own] == [

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from snakemake.utils import validate
+from snakemake.cli import parse_config
+from snakemake.utils import update_config, validate
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -104,6 +105,22 @@ def test_shipped_configurations_follow_the_schema(path):
     config = merged(ROOT / "config/config.yaml", path)
     assert not list(Draft202012Validator(SCHEMA).iter_errors(config))
     assert set(config["networks"]) <= set(config["architectures"])
+
+
+def test_what_is_given_by_config_has_the_types_that_yaml_gives_it():
+    given = ["seeds=[3, 4]", "training={output_prior: false, learning_rate: 0.5}", "run=1e3x"]
+    given += ["architectures={pmg: {options: {width: [8, 4]}}}", "description=[no yaml"]
+    given += ["mnist={directory: 'a: b', sources: [as-is]}", "figures={examples: three}"]
+    laid = parse_config(given)
+    config = merged(ROOT / "config/config.yaml")
+    update_config(config, laid)
+    configuration.type_values(config, laid)
+    assert config["seeds"] == [3, 4] and config["run"] == "1e3x"
+    assert config["training"]["output_prior"] is False
+    assert config["training"]["learning_rate"] == 0.5 and config["training"]["tasks"]
+    assert config["architectures"]["pmg"]["options"]["width"] == [8, 4]
+    assert config["mnist"] == {"directory": "a: b", "sources": ["as-is"]}
+    assert config["description"] == "[no yaml" and config["figures"]["examples"] == "three"
 
 
 def test_only_the_schemas_keys_are_accepted():

@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,30 @@ def _syntax_error(path: str | os.PathLike, text: str, error: Exception) -> Mista
     if "'\\t'" in problem:
         problem += "; indent with spaces, not with tabs"
     return Mistake(f"{path}, line {line}", problem)
+
+
+def type_values(config: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Read numbers and the like in what `given` (by --config) laid over a configuration.
+
+    Inside lists and mappings Snakemake leaves everything text.
+    """
+    for key, value in given.items():
+        if isinstance(value, list | Mapping) and key in config:
+            config[key] = _typed(config[key], value)
+
+
+def _typed(value: Any, given: Any) -> Any:
+    if isinstance(value, dict) and isinstance(given, Mapping):
+        return {k: _typed(inner, given[k]) if k in given else inner for k, inner in value.items()}
+    if value != given:
+        return value
+    if isinstance(value, list):
+        return [_typed(item, item) for item in value]
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return read if read is None or isinstance(read, int | float) else value
 
 
 def check(config: dict[str, Any]) -> None:

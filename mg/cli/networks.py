@@ -16,7 +16,8 @@ def add_networks(commands) -> None:
         rows = paper_rows()
         print(json.dumps(rows, indent=2) if settings.format == "json" else format_rows(rows))
 
-    parser = add_command(commands, "networks", run, "list every network with its published numbers")
+    description = "list the paper's networks and their controls, with the published numbers"
+    parser = add_command(commands, "networks", run, description)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="of the output")
 
 

@@ -107,9 +107,6 @@ umg = unet
 # ------------------------------------------------------------------------ PMG, R-PMG and controls
 
 
-OUTPUT_KERNEL = {MultigridConv: 3, ResidualMultigridUnit: 1}
-
-
 def _progressive(
     unit: type, channels: int, classes: int, widths: list[int], n_layer: int, blocks: int
 ) -> nn.Sequential:
@@ -132,9 +129,13 @@ def _progressive(
 
 
 def _output_block(unit: type, n_in: list[int], classes: int, n_layer: int) -> list[nn.Module]:
-    """A block of `classes` channels on the finest grid; its last unit has no ReLU."""
+    """A block of `classes` channels on the finest grid; its last unit has no ReLU.
+
+    Of a residual network that is a convolution of 1x1, of others one of 3x3.
+    """
+    kernel = 1 if issubclass(unit, ResidualMultigridUnit) else 3
     inner = block(unit, n_in, [classes], n_layer - 1)
-    last = unit([classes] if inner else n_in, [classes], OUTPUT_KERNEL[unit], relu=False)
+    last = unit([classes] if inner else n_in, [classes], kernel, relu=False)
     return [*inner, last]
 
 

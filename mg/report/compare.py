@@ -202,6 +202,31 @@ def settings(run: Path) -> dict[str, Any] | None:
     return {name: value for name, value in _flat(content).items() if name not in _NAMES}
 
 
+def _left_over(run: Path, found: dict[tuple[str, str], Summary]) -> list[str]:
+    """A line on results that count, but are not of the run's configuration as it is now."""
+    path = run / "configuration.yaml"
+    if not path.exists():
+        return []
+    named, _ = read_configuration(path)
+    others = [
+        f"{task_name(task)} {network_name(network)} seed {record['seed']}"
+        for (task, network), summary in found.items()
+        for record in summary.records
+        if not (
+            task in named["tasks"]
+            and network in named["networks"]
+            and record["seed"] in named["seeds"]
+        )
+    ]
+    if not others:
+        return []
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return [
+        f"counted too, though {path} does not name them: {', '.join(others[:3])}{more}; if they "
+        "are left over from other settings, delete their folders"
+    ]
+
+
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, inner in value.items():
@@ -286,6 +311,8 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
     count = {kind: sum(line.verdict.startswith(kind) for line in lines) for kind in counted}
     text = [
         f"ours: {here}   theirs: {there}",
+        *_left_over(here, mine),
+        *_left_over(there, reference),
         "",
         *_results(lines),
         "",

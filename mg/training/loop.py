@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 def train(
     training: Training,
-    device: torch.device,
+    device: str | torch.device,
     threads: int | None = None,
     workers: int = 0,
     checkpoint_seconds: float = 60,
@@ -72,6 +72,7 @@ def train(
         UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
         Interrupted: one of `mg.signals.STOPPING` came; a checkpoint was written.
     """
+    device = torch.device(device)
     use_processor(threads and max(1, threads // team.world))
     if not team.first:
         log = _silence

@@ -1,5 +1,6 @@
 """Which training one is: what its weights follow from, and what is recorded of it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,15 +41,18 @@ class Training:
     options: dict[str, Any]
     recipe: Recipe
     seed: int
-    train_files: Sequence[Path]
-    output: Path
-    valid_file: Path | None = None
+    train_files: Sequence[str | os.PathLike]
+    output: str | os.PathLike
+    valid_file: str | os.PathLike | None = None
     preparation: str = "whitened"
     label: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", networks.resolve_dataset(self.dataset).name)
         object.__setattr__(self, "label", self.label or self.network)
+        object.__setattr__(self, "train_files", [*map(Path, self.train_files)])
+        object.__setattr__(self, "output", Path(self.output))
+        object.__setattr__(self, "valid_file", self.valid_file and Path(self.valid_file))
 
     @property
     def title(self) -> str:

@@ -117,6 +117,9 @@ MISTAKES = {
         "training.tasks.translation.accumulate.pmg", "does not divide"),
     "an unknown network": ("architectures: {pmg: {network: lenet}}", "architectures.pmg.network",
                            "there are pmg"),
+    "the name of another network": (
+        "architectures: {pmg: {network: unet, options: {width: [8, 16]}}}",
+        "architectures.pmg.network", "pmg is the name of another network than unet"),
     "an unknown option": ("architectures: {pmg: {options: {widht: [8, 4]}}}",
                           "architectures.pmg.options", "there are n_layer, width"),
     "classes where a pixel has maps": ("architectures: {pmg: {options: {classes: 3}}}",

@@ -24,6 +24,7 @@ ROOT = Path(workflow.current_basedir).parents[1]
 DEPLOYED = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
 try:
     configuration.check_files(workflow.configfiles)
+    configuration.type_values(config, workflow.config_settings.config)
     configuration.check(config)
     if workflow.is_main_process:
         configuration.check_own_images(config, "results")

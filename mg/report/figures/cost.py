@@ -89,11 +89,13 @@ def _points(
         px, py = axis.transData.transform((x, y))
         boxes = [
             (px + dx - len(name) * 6.5 * (dx < 0), py + dy - 5, dx, dy)
-            for dx, dy in ((8, 8), (8, -8), (-8, 8), (-8, -8), (8, 20), (8, -20), (8, 32))
+            for dy in (8, -8, 20, -20, 32, -32)
+            for dx in (8, -8)
         ]
         boxes = [(bx, by, bx + len(name) * 6.5, by + 10, dx, dy) for bx, by, dx, dy in boxes]
-        free = [box for box in boxes if not any(_overlap(box, other) for other in taken)]
-        box = (free or boxes)[0]
+        inside = [box for box in boxes if _holds(axis, box)]
+        free = [box for box in inside if not any(_overlap(box, other) for other in taken)]
+        box = (free or inside or boxes)[0]
         taken.append(box[:4])
         axis.annotate(
             name,
@@ -105,6 +107,11 @@ def _points(
             ha="left" if box[4] > 0 else "right",
             va="center",
         )
+
+
+def _holds(axis: Axes, box: Sequence[float]) -> bool:
+    area = axis.bbox
+    return area.x0 < box[0] and box[2] < area.x1 and area.y0 < box[1] and box[3] < area.y1
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:

@@ -202,7 +202,10 @@ def _own_networks(rows: list[dict[str, Any]]) -> Table:
         [
             (Column("network", numeric=False), Cell(network_name(row["label"]))),
             (Column("task", numeric=False), Cell(task_name(row["dataset"]))),
-            (Column("options", numeric=False), Cell(_options(row["options"]) or "the paper's")),
+            (
+                Column("options", numeric=False),
+                Cell(_options(row["options"]) or _usual(row["network"])),
+            ),
             (Column("canvas", "pixels"), render.number(row["canvas"], 0)),
             (Column("depth", "layers"), render.number(row["depth"], 0)),
             (Column("parameters", params.name), params.cell(row["parameters"])),
@@ -214,6 +217,11 @@ def _own_networks(rows: list[dict[str, Any]]) -> Table:
         for row in rows
     ]
     return Table.of("Networks of this run", body)
+
+
+def _usual(network: str) -> str:
+    """What options are called that a network was not given."""
+    return "the paper's" if network in {name for name, _, _ in NETWORKS} else "its defaults"
 
 
 def _unbuilt(name: str) -> str:
