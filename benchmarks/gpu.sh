@@ -2,7 +2,7 @@
 # What only a GPU can tell, in one command: the tests that need one, then speed, what matters most
 # first. Where time is short, stop it at any moment: every part is kept as far as it came.
 #
-#     benchmarks/gpu.sh [FOLDER]      half an hour by estimate; output into FOLDER (results/gpu)
+#     benchmarks/gpu.sh [FOLDER]      an hour by estimate; output into FOLDER (results/gpu)
 #
 # PYTHON names an interpreter other than that of .venv. A part that fails does not stop the next.
 set -u

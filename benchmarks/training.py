@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -116,6 +117,7 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
         precise = replace(ours, activations=torch.float32, rounded=False)
         found += [
             replace(precise, name="ours in float32, not rounded"),
+            replace(precise, name="ours in float32, not rounded, contiguous", channels_last=False),
             replace(ours, name="ours, plain modules", faster=False),
             replace(ours, name="ours, contiguous", channels_last=False),
         ]
@@ -126,6 +128,9 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
         found += [joined, replace(joined, name="ours, compiled, neighbours apart", apart=True)]
         if cuda:
             found += [
+                replace(
+                    precise, name="ours in float32, not rounded, compiled", execution="compiled"
+                ),
                 replace(joined, name="ours, compiled, channels not padded", padded=False),
                 replace(joined, name="ours, compiled, plain modules", faster=False),
                 replace(
@@ -264,9 +269,10 @@ class Training:
         if not variant.padded:
             self.compiler = mock.patch.object(execution, "compiled_in_16_bits", lambda x: False)
         if variant.compiler:
-            from torch._inductor import config  # takes a second
-
-            self.compiler = config.patch(dict.fromkeys(variant.compiler, True))
+            # With options of its own: for equal ones PyTorch takes what another variant compiled,
+            # whatever the compiler's configuration is by then.
+            compiling = partial(torch.compile, options=dict.fromkeys(variant.compiler, True))
+            self.compiler = mock.patch.object(torch, "compile", compiling)
 
     def take(self) -> None:
         """Start a step."""
@@ -506,7 +512,7 @@ def main() -> None:
     )
     distinct = {(v.resident, v.faster, v.activations): v for v in reversed(every)}
     distinct = dict(reversed(distinct.items()))  # the first of those with the same operations
-    rates, moved = {}, {}
+    rates, executed, moved = {}, {}, {}
     for name in settings.networks:
         moved[name] = [
             traffic(
@@ -516,6 +522,7 @@ def main() -> None:
         ]
         trainings = [Training(name, options[name], canvas, batch, v, device) for v in every]
         rates[name] = compare(trainings, settings.seconds, settings.rounds)
+        executed[name] = [training.step.execution for training in trainings]
         print(f"{name} measured", file=sys.stderr)
         del trainings
         forget()
@@ -534,7 +541,7 @@ def main() -> None:
     table(
         ["variant: ratio to the baseline", *rates],
         [
-            [variant.name, *(f"{found[i][1]:.2f}" for found in rates.values())]
+            [variant.name, *(_ratio(rates[n][i][1], variant, executed[n][i]) for n in rates)]
             for i, variant in enumerate(every)
         ],
     )
@@ -548,6 +555,11 @@ def main() -> None:
             for i, variant in enumerate(distinct.values())
         ],
     )
+
+
+def _ratio(ratio: float, variant: Variant, execution: str) -> str:
+    """With what the steps came to, where they could not be recorded or compiled."""
+    return f"{ratio:.2f}" + ("" if execution == variant.execution else f" ({execution})")
 
 
 def report_side_by_side(

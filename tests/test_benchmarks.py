@@ -3,9 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -39,6 +42,32 @@ def test_training_is_measured_against_floor_and_baseline():
     baseline, ours, ratio = (float(cell.replace(",", "")) for cell in measured[1:4])
     assert baseline > 0 and ours > 0 and 0.1 < ratio < 10
     assert len(rows(text, "+")) >= 3  # the tricks, one by one
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
+def test_each_setting_of_the_compiler_is_compiled_anew():
+    """In a process of its own: how a Python function was compiled is remembered there."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+import torch
+import training
+from torch._dynamo.utils import counters
+
+device = torch.device("cpu")
+plain = replace(training.variants(device, False)[0], faster=True, execution="compiled")
+kinds = (plain, plain, replace(plain, compiler=("epilogue_fusion",)))
+made = [training.Training("sg", {"width": 4}, 8, 2, kind, device) for kind in kinds]
+for one in made:
+    before = counters["stats"]["unique_graphs"]
+    one.run(1)
+    print(one.step.execution, counters["stats"]["unique_graphs"] - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, BENCHMARKS], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["compiled", "1", "compiled", "0", "compiled", "1"]
 
 
 def test_trainings_side_by_side_are_counted_together():

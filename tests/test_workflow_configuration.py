@@ -123,6 +123,15 @@ def test_what_is_given_by_config_has_the_types_that_yaml_gives_it():
     assert config["description"] == "[no yaml" and config["figures"]["examples"] == "three"
 
 
+def test_a_card_that_pytorch_cannot_use_is_told(capsys, monkeypatch):
+    """Kept from its sight, as by a driver too old."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    configuration.warn_of_idle_cards(sys.executable)
+    assert "CUDA_VISIBLE_DEVICES= before the command" in capsys.readouterr().err
+    configuration.warn_of_idle_cards("false")  # a Python without PyTorch ends with 1, too
+    assert capsys.readouterr().err == ""
+
+
 def test_only_the_schemas_keys_are_accepted():
     config = merged(ROOT / "config/config.yaml") | {"netwroks": ["pmg"]}
     (error,) = Draft202012Validator(SCHEMA).iter_errors(config)

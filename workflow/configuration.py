@@ -324,6 +324,21 @@ def check_with_package(config: dict[str, Any], python: str, memory: Path) -> Non
         pass  # then it is asked again
 
 
+def warn_of_idle_cards(python: str) -> None:
+    """Say it once where jobs would be given cards that PyTorch cannot use.
+
+    Each job says it in its log too; but that they wait for one another is seen from here alone.
+    """
+    asked = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+    if subprocess.run([python, "-c", asked], capture_output=True).returncode == 3:
+        print(
+            "warning: there is an NVIDIA card, but PyTorch cannot use it; the driver or PyTorch's "
+            "build may be too old. Jobs wait for the card and compute on one core each; with "
+            "CUDA_VISIBLE_DEVICES= before the command they share all cores.",
+            file=sys.stderr,
+        )
+
+
 def family(task: str) -> str:
     """The kind of a task's images, which decides its networks."""
     return {"cifar10": "cifar", "cifar100": "cifar", "imagenet": "imagenet"}.get(task, "mnist")

@@ -118,6 +118,7 @@ def padded_conv2d(x: Tensor, weight: Tensor, bias: None, *geometry) -> Tensor:
     more_out, more_in = -n_out % 8, -n_in % 8
     if more_in:
         x = F.pad(x, (0, 0, 0, 0, 0, more_in))
+        x = x.contiguous(memory_format=torch.channels_last)  # which one channel, padded, is not
     if more_in or more_out:
         weight = F.pad(weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
     x = F.conv2d(x, weight, bias, *geometry)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mg.errors import UserError
+from mg.errors import UserError, first_line, short_of_memory
 from mg.progress import say
 from mg.training import cards
 
@@ -67,6 +67,15 @@ def _say_if_a_card_lies_idle() -> None:
 
 def _use(card: torch.device) -> torch.device:
     torch.cuda.set_device(card)  # some calls know no other; the first card may be another job's
+    try:
+        torch.ones(1, device=card).add_(1).item()
+    except RuntimeError as error:
+        if short_of_memory(error):
+            raise
+        raise UserError(
+            f"PyTorch {torch.__version__} cannot compute on {torch.cuda.get_device_name(card)} "
+            f"({first_line(error)}); install a build for it, or use --device cpu"
+        ) from error
     torch.backends.cudnn.allow_tf32 = False
     return card
 

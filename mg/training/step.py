@@ -229,10 +229,11 @@ class GraphStep:
             self.graph = graph
         except RuntimeError as error:
             self.failed = True
+            cause = error.__context__ or error  # ending a recording that failed fails, too
             torch.cuda.set_stream(here)  # a recording that fails leaves its own as the current one
             self.step.optimizer.zero_grad(set_to_none=True)
             self.log(
-                f"the step cannot be recorded as a CUDA graph, goes on without: {first_line(error)}"
+                f"the step cannot be recorded as a CUDA graph, goes on without: {first_line(cause)}"
             )
         finally:
             for group in groups:

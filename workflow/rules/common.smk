@@ -67,12 +67,15 @@ shell.prefix(
 )
 
 
+CARDS = glob.glob(os.path.join(os.sep, "dev", "nvidia[0-9]*"))
+
+
 def gpus():
     """Number of NVIDIA cards that jobs on this machine may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([card for card in visible.split(",") if card.strip() not in ("", "-1")])
-    return len(glob.glob(os.path.join(os.sep, "dev", "nvidia[0-9]*")))
+    return len(CARDS)
 
 
 def architecture(network):

@@ -135,7 +135,7 @@ rule figure_examples:
 
 
 rule figure_curves:
-    """Loss and validation mean IU over training."""
+    """Loss and progress on the validation set over training."""
     input:
         history=of_models("history.csv"),
     output:
@@ -375,7 +375,9 @@ rule overview:
         expected=expand("{network}:{seed}", network=NETWORKS, seed=SEEDS),
         name=config["run"],
         caption=lambda wildcards: config["description"],  # its braces are no wildcards
-        shown=[path for path in results() if path.endswith((".html", ".svg"))],
+        shown=lambda wildcards, input: [
+            path for path in input.results if path.endswith((".html", ".svg"))
+        ],
         code=code(shown_by("report/pages.py", "report/templates/overview.html", *PAGE)),
     shell:
         "mg page overview --metrics {input.metrics:q} --saliency {input.saliency:q}"
