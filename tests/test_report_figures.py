@@ -22,6 +22,7 @@ from mg.evaluation.evaluate import evaluate
 from mg.evaluation.saliency import saliency
 from mg.files import read_json, write_json
 from mg.report import style
+from mg.report.figures import segmentation
 from mg.report.figures.classes import per_class_iu
 from mg.report.figures.cost import quality_against_cost
 from mg.report.figures.curves import learning_curves
@@ -243,6 +244,16 @@ def test_maps_come_with_what_was_measured_of_them(run, tmp_path):
     (path,) = [path for path in paths if path.parts[-3:-1] == ("pmg", "seed0")]
     ratio = attention_ratio(read(path))
     assert f"PMG {ratio:.2f}" in caption and "An empty map: " in caption
+
+
+@pytest.mark.parametrize(("wrong", "shown"), [(0, "1.00"), (1, "0.99"), (20, "0.98")])
+def test_only_a_perfect_segmentation_scores_one(wrong, shown):
+    truth = np.ones((1, 32, 32), bool)
+    predicted = truth.copy()
+    predicted.reshape(-1)[:wrong] = False
+    axis = style.new_figure(1, 1).add_subplot()
+    segmentation._score(axis, predicted, truth)
+    assert axis.texts[0].get_text() == shown
 
 
 def test_long_names_stay_in_their_panel_and_off_other_points(run, tmp_path, monkeypatch):

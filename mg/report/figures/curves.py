@@ -35,7 +35,7 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike, digits: boo
         "train_loss": "training loss (nats)",
         "valid_loss": "validation loss (nats)",
         "valid_mean_iu": "validation mean IU",
-        "valid_top1_error": "validation top-1 error",
+        "valid_top1_error": "validation top-1 error (share)",
     }
     panels = {
         key: title
@@ -53,8 +53,8 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike, digits: boo
         "is not ranked first, lower is better. "
         if any("valid_top1_error" in h for h in histories)
         else "Loss: binary cross-entropy per pixel, lower is better. Mean IU (intersection over "
-        "union): share of the pixels on in truth or prediction that are right, mean over classes, "
-        "higher is better. "
+        "union): of the pixels set in truth or prediction the share set in both, mean over "
+        "classes, higher is better. "
     )
     caption = (
         "Learning curves: how fast a network learns from the images it has seen. "

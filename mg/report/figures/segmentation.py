@@ -131,4 +131,5 @@ def _name_digits(axis: Axes, truth: np.ndarray) -> None:
 def _score(axis: Axes, predicted: np.ndarray, truth: np.ndarray) -> None:
     union = (predicted | truth).sum()
     iu = (predicted & truth).sum() / union if union else 1
-    axis.text(0.96, 0.96, f"{iu:.2f}", fontsize=6, ha="right", va="top", transform=axis.transAxes)
+    shown = f"{iu if iu == 1 else min(iu, 0.99):.2f}"  # 1.00 is perfect
+    axis.text(0.96, 0.96, shown, fontsize=6, ha="right", va="top", transform=axis.transAxes)

@@ -116,12 +116,12 @@ def write_claims_table(
         notes.append("One seed per network: no verdict takes chance into account.")
     else:
         notes.append(
-            "Of several seeds, leads are held against their spread; all else is judged by the mean."
+            "With several seeds a lead must exceed their spread; all else is judged by the mean."
         )
         if 1 in numbers:
             notes.append(
                 "Evidence without ± is of one seed: its verdict does not take chance into account; "
-                "in a lead over or of it, the other's spread stands for both."
+                "where one of two networks has one seed, the other's spread is used for both."
             )
     columns = [Column(title, numeric=False) for title in titles]
     table = Table("Claims of the paper in this run", columns, rows, notes)

@@ -27,8 +27,9 @@ PER_RUN = ("dataset", "network", "seed", *MEASURES, *COSTS)
 MEASURE_NOTES = (
     "mean IU: intersection over union of predicted and true pixels per class over the whole test "
     "set, mean over classes. precision: mean over classes too; the authors call it mean Acc. image "
-    "IU: over union per image with all classes pooled, divided by the number of classes present (a "
-    "perfect segmentation scores far below 1). cross-entropy: nats per pixel and channel. "
+    "IU: intersection over union per image with all classes pooled, divided by the number of "
+    "classes present (so a perfect segmentation scores far below 1; with one class 1 is perfect). "
+    "cross-entropy: nats per pixel and channel. "
     "Arrows point to better.",
 )
 
@@ -222,8 +223,8 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
     notes += undefined_notes(shown, [constant.get(m) for m in MEASURES] if constant else [])
     if constant:
         notes.append(
-            f"{CONSTANT}: to every input the pixels that most targets have, as many as score "
-            "best; what a network must beat to show that it has looked."
+            f"{CONSTANT}: to every input the pixels that are set in most targets, as many of "
+            "them as score best; what a network must beat to show that it has looked."
         )
     if note := controls_note(architectures(summaries)):
         notes.append(note)
