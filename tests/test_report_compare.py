@@ -60,6 +60,7 @@ def test_results_that_the_configuration_does_not_name_are_told(copy):
     path = copy / "configuration.yaml"
     content = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(content | {"networks": ["unet", "pmg"], "seeds": [0, 1]}))
+    assert "counted too" not in compare.report(REFERENCE / "demo", copy)[0]
     line = compare.report(copy, REFERENCE)[0].splitlines()[1]
     assert line.startswith(f"counted too, though {path} does not name them: Segmentation U-NET ")
     # Of both tasks: three seeds of four networks, and one of the two others.

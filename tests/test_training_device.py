@@ -106,6 +106,25 @@ def test_processes_of_one_team_never_share_a_card_with_one_another(start, three)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start a job as another user")
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("no kernel image is available for execution on the device\nmore", "install a build"),
+        ("CUDA-capable device(s) is/are busy or unavailable", "see what holds it"),
+    ],
+)
+def test_a_card_that_cannot_compute_is_an_error_in_one_line(monkeypatch, said, advice):
+    def fail(*_, **__):
+        raise RuntimeError(f"CUDA error: {said}")
+
+    monkeypatch.setattr(torch.cuda, "set_device", fail)
+    with pytest.raises(UserError, match=advice) as error:
+        device._use(torch.device("cuda:0"))
+    assert "\n" not in str(error.value) and "cuda:0 cannot be used (CUDA error: " in str(
+        error.value
+    )
+
+
 def test_users_respect_each_other(start, three, tmp_path):
     """Each with a folder for temporary files and a umask of their own."""
     folders = [tmp_path / "one", tmp_path / "other"]

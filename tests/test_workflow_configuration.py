@@ -110,7 +110,8 @@ def test_shipped_configurations_follow_the_schema(path):
 def test_what_is_given_by_config_has_the_types_that_yaml_gives_it():
     given = ["seeds=[3, 4]", "training={output_prior: false, learning_rate: 0.5}", "run=1e3x"]
     given += ["architectures={pmg: {options: {width: [8, 4]}}}", "description=[no yaml"]
-    given += ["mnist={directory: 'a: b', sources: [as-is]}", "figures={examples: three}"]
+    given += ["mnist={directory: 'a: b', sources: [as-is, 2026-99-99, 0x_]}"]
+    given += ["saliency={window: three}", "imagenet={directory: \"'2026'\"}"]
     laid = parse_config(given)
     config = merged(ROOT / "config/config.yaml")
     update_config(config, laid)
@@ -119,8 +120,17 @@ def test_what_is_given_by_config_has_the_types_that_yaml_gives_it():
     assert config["training"]["output_prior"] is False
     assert config["training"]["learning_rate"] == 0.5 and config["training"]["tasks"]
     assert config["architectures"]["pmg"]["options"]["width"] == [8, 4]
-    assert config["mnist"] == {"directory": "a: b", "sources": ["as-is"]}
-    assert config["description"] == "[no yaml" and config["figures"]["examples"] == "three"
+    assert config["mnist"]["directory"] == "a: b" and config["imagenet"]["directory"] == "2026"
+    assert config["mnist"]["sources"] == ["as-is", "2026-99-99", "0x_"]
+    assert config["description"] == "[no yaml" and config["saliency"]["window"] == "three"
+
+
+def test_of_a_module_what_stands_under_its_name_has_types_too():
+    config = {"seeds": ["0", "1"], "run": "mine"}
+    configuration.type_values(config, {"multigrid": {"seeds": ["0", "1"]}, "other": "3"})
+    assert config == {"seeds": [0, 1], "run": "mine"}
+    configuration.type_values(config, {"seeds": [0, 1]})  # by Snakemake's own interface
+    assert config["seeds"] == [0, 1]
 
 
 def test_a_card_that_pytorch_cannot_use_is_told(capsys, monkeypatch):

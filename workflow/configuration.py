@@ -133,8 +133,10 @@ def type_values(config: dict[str, Any], given: Mapping[str, Any]) -> None:
     Inside lists and mappings Snakemake leaves everything text.
     """
     for key, value in given.items():
-        if isinstance(value, list | Mapping) and key in config:
+        if key in config and isinstance(value, list | Mapping):
             config[key] = _typed(config[key], value)
+        elif isinstance(value, Mapping):  # where this is a module, what stands under its name
+            type_values(config, value)
 
 
 def _typed(value: Any, given: Any) -> Any:
@@ -145,10 +147,10 @@ def _typed(value: Any, given: Any) -> Any:
     if isinstance(value, list):
         return [_typed(item, item) for item in value]
     try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
+        read = yaml.safe_load(value) if isinstance(value, str) else value
+    except (yaml.YAMLError, ValueError, RecursionError):
         return value
-    return read if read is None or isinstance(read, int | float) else value
+    return read if read is None or isinstance(read, int | float | str) else value
 
 
 def check(config: dict[str, Any]) -> None:
@@ -332,9 +334,9 @@ def warn_of_idle_cards(python: str) -> None:
     asked = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
     if subprocess.run([python, "-c", asked], capture_output=True).returncode == 3:
         print(
-            "warning: there is an NVIDIA card, but PyTorch cannot use it; the driver or PyTorch's "
-            "build may be too old. Jobs wait for the card and compute on one core each; with "
-            "CUDA_VISIBLE_DEVICES= before the command they share all cores.",
+            "warning: there is an NVIDIA card, but PyTorch cannot use it: it was built without "
+            "CUDA, or needs a newer driver. Jobs wait for the card and compute on one core each; "
+            "with CUDA_VISIBLE_DEVICES= before the command they share all cores.",
             file=sys.stderr,
         )
 

@@ -203,7 +203,10 @@ def settings(run: Path) -> dict[str, Any] | None:
 
 
 def _left_over(run: Path, found: dict[tuple[str, str], Summary]) -> list[str]:
-    """A line on results that count, but are not of the run's configuration as it is now."""
+    """A line on results that count, but are not of the run's configuration as it is now.
+
+    They may be of an earlier one; those of a run to compare with are taken as they are.
+    """
     path = run / "configuration.yaml"
     if not path.exists():
         return []
@@ -312,7 +315,6 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
     text = [
         f"ours: {here}   theirs: {there}",
         *_left_over(here, mine),
-        *_left_over(there, reference),
         "",
         *_results(lines),
         "",

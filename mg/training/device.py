@@ -66,15 +66,17 @@ def _say_if_a_card_lies_idle() -> None:
 
 
 def _use(card: torch.device) -> torch.device:
-    torch.cuda.set_device(card)  # some calls know no other; the first card may be another job's
     try:
+        # Some calls know no other than the current one; the first card may be another job's.
+        torch.cuda.set_device(card)
         torch.ones(1, device=card).add_(1).item()
     except RuntimeError as error:
         if short_of_memory(error):
             raise
+        held = "no kernel image" not in str(error)
+        advice = "see what holds it" if held else "install a build of PyTorch for it"
         raise UserError(
-            f"PyTorch {torch.__version__} cannot compute on {torch.cuda.get_device_name(card)} "
-            f"({first_line(error)}); install a build for it, or use --device cpu"
+            f"{card} cannot be used ({first_line(error)}); {advice}, or use --device cpu"
         ) from error
     torch.backends.cudnn.allow_tf32 = False
     return card

@@ -46,7 +46,7 @@ def summary(row: dict[str, Any], run: Run, began: tuple[int, float]) -> str:
             valid += f"  {name} {row[column]:.4f}"
     return (
         f"epoch {row['epoch']:3d}/{run.recipe.epochs}  loss {row['train_loss']:.4f}{valid}"
-        f"  {_pace(run, run.recipe.iterations, row['seconds'], began)}"
+        f"  {_pace(run, run.recipe.iterations, run.seconds, began)}"
     )
 
 

@@ -229,7 +229,8 @@ class GraphStep:
             self.graph = graph
         except RuntimeError as error:
             self.failed = True
-            cause = error.__context__ or error  # ending a recording that failed fails, too
+            # Ending a recording that failed fails, too.
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             torch.cuda.set_stream(here)  # a recording that fails leaves its own as the current one
             self.step.optimizer.zero_grad(set_to_none=True)
             self.log(
