@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch._inductor import config as inductor
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -44,7 +45,9 @@ def test_training_is_measured_against_floor_and_baseline():
     assert len(rows(text, "+")) >= 3  # the tricks, one by one
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
+@pytest.mark.skipif(
+    not shutil.which(inductor.cpp.cxx[-1]), reason=f"{inductor.cpp.cxx[-1]} is not installed"
+)
 def test_each_setting_of_the_compiler_is_compiled_anew():
     """In a process of its own: how a Python function was compiled is remembered there."""
     code = """

@@ -26,3 +26,10 @@ def published_results() -> tuple[dict[str, Any], ...]:
         line["network"] = line["network"] or None
         result.append({**line, "options": {option: int(setting)} if option else {}})
     return tuple(result)
+
+
+def difference_percent(counted: int | None, printed_M: float | None) -> float | None:
+    """By how many percent a count differs from the authors', which is in millions."""
+    if counted is None or printed_M is None:
+        return None
+    return round(100 * (counted / 1e6 / printed_M - 1), 2) + 0.0  # no -0.0

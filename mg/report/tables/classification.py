@@ -9,7 +9,7 @@ from mg.networks.registry import defaults
 from mg.records import CLASS_MEASURES, COSTS
 from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
-from mg.report.published import published_results
+from mg.report.published import difference_percent, published_results
 from mg.report.render import Cell, Column, Table, write_csv
 from mg.report.tables.notes import recipe_note, undefined_notes
 from mg.report.tables.summaries import (
@@ -180,8 +180,8 @@ def _aggregated(summary: Summary, published: dict[str, Any]) -> list[Any]:
     params, macs = summary.same("params"), summary.same("macs")
     narrow = published.get("multiply_adds_512_256")
     printed = (published.get("parameters_M"), published.get("multiply_adds_M"))
-    row += [params, printed[0], _percent(params, printed[0])]
-    row += [macs, narrow, printed[1], _percent(narrow or macs, printed[1])]
+    row += [params, printed[0], difference_percent(params, printed[0])]
+    row += [macs, narrow, printed[1], difference_percent(narrow or macs, printed[1])]
     return row + [summary.same("train_images"), summary.mean("train_seconds")]
 
 
@@ -223,7 +223,8 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
             if compared:
                 known = None if printed is None else printed * 1e6
                 row.append((Column("published", unit), render.number(known, 2, divisor)))
-                row.append((Column("difference", "%"), render.signed(_percent(own, printed))))
+                percent = difference_percent(own, printed)
+                row.append((Column("difference", "%"), render.signed(percent)))
         images = render.number(s.same("train_images"), 1, 1e3)
         row.append((Column("images seen", "thousand"), images))
         row.append((Column("training", "s"), render.number(s.mean("train_seconds"), 0)))
@@ -242,7 +243,3 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
 
 def _points(error: float | None, printed: float | None) -> float | None:
     return None if error is None or printed is None else 100 * error - printed
-
-
-def _percent(own: int | None, printed_M: float | None) -> float | None:
-    return None if own is None or printed_M is None else 100 * (own / 1e6 / printed_M - 1)

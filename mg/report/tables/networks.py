@@ -10,7 +10,7 @@ from mg.networks.registry import resolve_dataset, skeleton
 from mg.networks.settings import PUBLISHED_WIDTHS
 from mg.report import render
 from mg.report.names import network_name, task_name
-from mg.report.published import UNNAMED, published_results
+from mg.report.published import UNNAMED, difference_percent, published_results
 from mg.report.render import COUNTS, Cell, Column, Table, Unit, write_csv
 from mg.report.tables.summaries import read_metrics
 from mg.text import aligned
@@ -131,20 +131,14 @@ def _row(
     row["published_results"] = {e["metric"]: e["value"] for e in results}
     for key in ("parameters", "multiply_adds"):
         row[f"published_{key}_M"] = printed[f"{key}_M"]
-        row[f"{key}_difference_percent"] = _percent(row[key], printed[f"{key}_M"])
+        row[f"{key}_difference_percent"] = difference_percent(row[key], printed[f"{key}_M"])
     if dataset == "cifar100":
         narrow = multiply_adds_512_256(network, options)
         row["multiply_adds_512_256"] = narrow
-        row["multiply_adds_512_256_difference_percent"] = _percent(
+        row["multiply_adds_512_256_difference_percent"] = difference_percent(
             narrow, printed["multiply_adds_M"]
         )
     return row
-
-
-def _percent(ours: int | None, printed: float | None) -> float | None:
-    if ours is None or printed is None:
-        return None
-    return round(100 * (ours / 1e6 / printed - 1), 2) + 0.0  # no -0.0
 
 
 def multiply_adds_512_256(network: str, options: dict[str, Any]) -> int:
