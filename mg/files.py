@@ -14,7 +14,7 @@ from typing import Any
 from mg.errors import UserError
 
 CHECKSUM = "crc32"  # name of the entry in a JSON object
-_LARGEST = 10**30
+LARGEST = 10**30  # number in a JSON file: sums and means of such stay numbers
 
 
 @contextmanager
@@ -138,9 +138,9 @@ def _refuse(constant: str) -> None:
 
 
 def _bounded(kind: type, text: str) -> int | float:
-    """A number, of a size that sums and means of it stay numbers."""
+    """A number up to `LARGEST`."""
     number = kind(text)
-    if abs(number) > _LARGEST:
+    if abs(number) > LARGEST:
         raise ValueError(f"{text:.20} … is no number of `mg`")
     return number
 

@@ -20,7 +20,7 @@ What is undefined: a class whose ratio has denominator zero (for ``iu`` neither 
 predicted, for ``mean_acc`` never predicted, for ``recall`` never present) has the value None and is
 left out of that mean. An image without any target or predicted pixel is left out of ``image_iu``;
 one with predictions and an empty target counts 0. A measure with nothing left is None, and so is
-``bce`` when an output is not finite.
+``bce`` when an output is not finite, or so large that no file holds the mean.
 """
 
 import math
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from mg.files import LARGEST
 from mg.records import CLASS_MEASURES, MEASURES
 
 
@@ -100,7 +101,7 @@ class Metrics:
             "mean_acc": _mean(accuracy),
             "recall": _mean(recall),
             "image_iu": image_iu / images if images else None,
-            "bce": bce if math.isfinite(bce) else None,
+            "bce": _known(bce),
             "per_class_iu": iu,
             "per_class_acc": accuracy,
             "per_class_recall": recall,
@@ -182,8 +183,12 @@ class ClassMetrics:
         return {
             "top1_error": (self._examples - first) / self._examples,
             "top5_error": (self._examples - five) / self._examples,
-            "cross_entropy": entropy if math.isfinite(entropy) else None,
+            "cross_entropy": _known(entropy),
         }
+
+
+def _known(entropy: float) -> float | None:
+    return entropy if entropy <= LARGEST else None  # not a number: None, too
 
 
 def _ratios(numerators: list[int], denominators: list[int]) -> list[float | None]:

@@ -1,6 +1,7 @@
 """The command line: what it prints, how it fails, and that it starts at once."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -93,6 +94,10 @@ def test_networks_are_listed_as_json():
     [
         (["tarin"], "invalid choice: 'tarin'"),
         (["generate", "--task", "translation"], "required: --split"),
+        (["generate", "--task", "segmentation", "--split", "test", "--mnist", ".", "--output", "x",
+          "--digits", "1e20", "0"], "at most 1000"),
+        (["train", "--network", "pmg", "--task", "translation", "--train", "no.h5", "--output",
+          "x", "--label", "a\nb"], "no table can show"),
         (["describe", "vgg19", "cifar10"], "no network 'vgg19'"),
         (["describe", "pmg", "segmentation", "--options", "{n_layer: 2}"], "not a JSON object"),
         (["show", "nothing.h5"], "nothing.h5"),
@@ -129,6 +134,23 @@ def test_a_reader_that_went_away_is_not_taken_for_success():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_nothing_else(closed, tmp_path):
+    command = f"{sys.executable} -m mg describe pmg segmentation --output {tmp_path}/pmg {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "pmg.svg").stat().st_size
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"\xff.csv")
+    with open(path, "w") as file:
+        file.write("a,b\n1,2\n")
+    command = [sys.executable, "-m", "mg", "show", path]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"})
+    assert done.returncode == 0 and rb"\udcff.csv" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

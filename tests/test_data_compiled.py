@@ -1,6 +1,8 @@
 """Random stream and image operations against NumPy and against outputs of Torch7's own."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,15 @@ def test_box_is_the_smallest_around_all_pixels(points):
     else:
         ys, xs = zip(*points, strict=True)
         assert (top, bottom, left, right) == (min(ys), max(ys) + 1, min(xs), max(xs) + 1)
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same():
+    code = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []  # as in a folder and a home that cannot be written
+from mg.data import compiled
+assert type(compiled.counter_stream._cache) is caching.NullCache
+print(compiled.counter_stream(7).key[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "7.0\n", done.stderr

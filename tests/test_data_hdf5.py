@@ -168,6 +168,30 @@ def test_a_file_without_examples_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda x, y: (x, y[:1]), "in block 1 are 3 inputs x and 1 targets y"),
+        (lambda x, y: (x[:, 0], y), "in block 1 x has shape .*; needed are four dimensions"),
+        (lambda x, y: (x[..., :32], y[..., :32]), "in block 1 examples have shapes"),
+    ],
+)
+def test_blocks_that_do_not_belong_together_are_refused(change, said, tmp_path):
+    """Cut anew to whole chunks, the inputs of one would have been given another's targets."""
+    x, y = examples(3)
+    with pytest.raises(UserError, match=said):
+        hdf5.write(tmp_path / "set.h5", [(x, y), change(x, y), (x, y)], ATTRIBUTES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_would_not_be_read_again_are_not_written(tmp_path):
+    part = np.zeros((3, 3, 32, 32), np.uint8), np.zeros(3, np.uint16)
+    names = ["a" * 600, *map(str, range(30_000))]
+    with pytest.raises(UserError, match="classes would take 18 MB"):
+        hdf5.write(tmp_path / "a.h5", [part], ATTRIBUTES | {"classes": names}, layout=hdf5.IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_file_and_directory(tmp_path):
     assert_refused(tmp_path / "none.h5", "No such file")
     assert_refused(tmp_path, "Is a directory")

@@ -122,6 +122,15 @@ def test_of_a_format_that_is_not_read_the_ones_that_are_are_named(tmp_path):
         preparation.decode(tmp_path / "a.tif")
 
 
+def test_a_strip_is_refused_before_it_is_scaled(tmp_path):
+    """To crops of 224 pixels one of 60,000 x 1 would be scaled to 256 times its length."""
+    Image.fromarray(np.zeros((1, 101), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="101 x 1 pixels are too thin"):
+        preparation.decode(tmp_path / "a.png")
+    Image.fromarray(np.zeros((1, 100), np.uint8)).save(tmp_path / "b.png")
+    assert preparation.decode(tmp_path / "b.png").size == (100, 1)
+
+
 # ------------------------------------------------------------------------ damaged files
 
 

@@ -39,6 +39,7 @@ def save_data(path, task="segmentation", n=11, size=16):
     rng = np.random.default_rng(0)
     channels = 10 if task == "segmentation" else 1
     x = rng.random((n, 1, size, size), np.float32)
+    x[0, :, :2] = 0  # what the first shows does not lie where that of the others does
     y = (rng.random((n, channels, size, size)) < 0.2).astype(np.uint8)
     attributes = {"task": task, "split": "test", "canvas": size, "scale": [0.5, 1.5]}
     hdf5.write(path, [(x, y)], attributes)

@@ -253,5 +253,7 @@ def test_attention_of_one_map_or_none_cannot_be_said_to_follow():
     one = {name: values[:1] for name, values in maps_on_digits(lambda dot: dot).items()}
     none = {name: values[:0] for name, values in one.items()}
     empty = maps_on_digits(np.zeros_like)
-    for maps in (one, none, empty):
+    everywhere = maps_on_digits(lambda dot: dot)  # images of one's own, nowhere quite black
+    everywhere["input"] += 0.1
+    for maps in (one, none, empty, everywhere):
         assert attention_ratio(maps) is None and attention_shift(maps) is None

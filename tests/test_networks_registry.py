@@ -129,6 +129,15 @@ def test_a_single_grid_may_be_as_wide_as_those_of_a_pyramid(network):
     assert model[0].stems[0].conv.out_channels == 1024
 
 
+@pytest.mark.parametrize("width", [[8, 4], [6000, 6000]])
+def test_a_single_grid_has_as_many_parameters_as_its_pyramid(width):
+    single, pyramid = (
+        count(skeleton(network, "segmentation", width=width), (1, 64, 64)).parameters
+        for network in ("sg", "pmg")
+    )
+    assert single == pytest.approx(pyramid, rel=0.1)
+
+
 @pytest.mark.parametrize(("network", "options"), SMALL.items())
 @pytest.mark.parametrize(("dataset", "classes"), [("segmentation", 10), ("translation", 1)])
 def test_mnist_networks_map_images_to_one_plane_per_class(network, options, dataset, classes):

@@ -599,6 +599,21 @@ def test_a_checkpoint_is_not_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_one_to_fall_back_to(tmp_path):
+    """Else a power cut within the next save would leave none."""
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save({"number": 1})
+    checkpoints.save({"number": 2})
+    checkpoints.newest.write_bytes(b"damaged")
+    assert checkpoints.load(lambda line: None)["number"] == 1
+    checkpoints.save({"number": 3})
+    checkpoints.newest.unlink()
+    assert checkpoints.load(lambda line: None)["number"] == 1
+    checkpoints.save({"number": 4})
+    checkpoints.save({"number": 5})
+    assert read_torch(checkpoints.previous)["number"] == 4
+
+
 def test_divergence_stops_with_epoch_and_rate(tiny, tmp_path):
     wild = Recipe(learning_rate=1e30, epochs=4, iterations=8, batch=8, schedule="one_cycle")
     with pytest.raises(UserError, match="no longer finite in epoch 1 at learning rate"):

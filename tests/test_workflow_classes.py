@@ -56,6 +56,9 @@ def test_other_digits_of_ones_own_make_other_images(mnist_directory, tmp_path):
     target = "results/digits/data/cifar10/test.h5"
     assert snakemake(tmp_path, config, "--", target).returncode == 0
     assert planned(tmp_path, config, target) == {}
+    (tmp_path / "own/NOTES.txt").write_text("which digits these are")
+    of_photographs = {"imagenet": {"crop": 96, "ten_crops": True}}
+    assert planned(tmp_path, config | of_photographs, target) == {}
     change_a_digit(tmp_path / "own")
     jobs = planned(tmp_path, config, target)
     assert jobs["fetch_cifar"] == jobs["prepare"] == 1

@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     Where nobody reads standard output any more (`mg … | head`), the status is that of SIGPIPE.
     """
+    _repair_streams()
     stopped: list[int] = []
     name = "mg"
     try:
@@ -45,6 +46,17 @@ def main(arguments: list[str] | None = None) -> None:
         if message := _users_message(error):
             sys.exit(fail(f"{name}: error: {message}", 2))
         raise
+
+
+def _repair_streams() -> None:
+    """Standard output and error that can be written: closed ones lead nowhere.
+
+    Names of files that are no text are shown escaped, as on standard error.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _users_message(error: BaseException) -> str | None:

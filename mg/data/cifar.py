@@ -309,9 +309,13 @@ def write_digits(dataset: str, mnist_directory: str | PathLike, path: Path) -> N
     first ten are used.
 
     Raises:
-        UserError: a file of MNIST is missing or damaged, or `path` cannot be written.
+        UserError: a file of MNIST is missing or damaged, its labels are no digits, or `path` cannot
+            be written.
     """
     parts = {split: mnist.load_split(mnist_directory, split) for split in ("train", "test")}
+    largest = max(int(labels.max()) for _, labels in parts.values())
+    if largest >= 10:
+        raise UserError(f"{mnist_directory} has labels up to {largest}; needed are digits, 0 to 9")
     border = (SIZE - 28) // 2
     images = {
         split: np.pad(x, ((0, 0), (border, border), (border, border)))[:, None].repeat(3, axis=1)

@@ -25,6 +25,9 @@ from mg.progress import Progress
 
 VERSION = 1  # of the generator; another number, another data set
 SEEDS = {"paper": 1, "independent": 0}  # the default of each mode; 1 is the authors'
+MOST_DIGITS = (
+    1000  # of an image, on average; more is a slip of the keyboard that would take for ever
+)
 _BLOCK = 128  # examples made at once
 
 
@@ -107,8 +110,11 @@ def _recipe(task: str, settings: Settings) -> tuple[Settings, compiled.Recipe]:
     if settings.digits and not description.digits:
         raise UserError(f"{task} has one digit per image; leave their number unset")
     mean, std = settings.digits or description.digits or (1.0, 0.0)
-    if not (0 < mean < math.inf and 0 <= std < math.inf):
-        raise UserError(f"number of digits: mean {mean} must be positive and deviation {std} >= 0")
+    if not (0 < mean <= MOST_DIGITS and 0 <= std <= MOST_DIGITS):
+        raise UserError(
+            f"number of digits: mean {mean} must be positive and deviation {std} at least 0, both "
+            f"at most {MOST_DIGITS}"
+        )
     recipe = compiled.Recipe(
         compiled.PLACEMENTS.index(description.placement),
         math.radians(description.rotation),

@@ -19,6 +19,14 @@ SIDE = 28  # pixels of a digit's side
 _CENTRE = (SIDE - 1) / 2
 
 
+def _entry(function):
+    """What is called from Python: compiled, and kept on disk where there is a place for it."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # numba finds no folder that it may write
+        return njit(nogil=True)(function)
+
+
 # Random numbers
 
 
@@ -46,7 +54,7 @@ def mersenne_stream(seed: int) -> Stream:
     return Stream(words, np.array([624]), np.empty(0, np.uint64), np.array([np.nan]))
 
 
-@njit(cache=True, nogil=True)
+@_entry
 def counter_stream(key):
     """The counter-based stream of a 64-bit key: SplitMix64, the upper halves."""
     return Stream(
@@ -127,7 +135,7 @@ def normal(stream, mean, std):
     return radius * math.cos(angle) * std + mean
 
 
-@njit(cache=True, nogil=True)
+@_entry
 def shuffle(stream, order):
     """Fill `order` with a random permutation of 0 … n-1."""
     n = order.size
@@ -508,7 +516,7 @@ def _example(x, y, images, labels, recipe, stream, deck, dealt, work):
     return True
 
 
-@njit(cache=True, nogil=True)
+@_entry
 def fill_in_sequence(x, y, images, labels, recipe, stream, deck, dealt):
     """Fill x (N, 1, H, W) and y (N, C, H, W), given as zeros, from one stream.
 
@@ -522,7 +530,7 @@ def fill_in_sequence(x, y, images, labels, recipe, stream, deck, dealt):
     return x.shape[0]
 
 
-@njit(cache=True, nogil=True)
+@_entry
 def fill_independently(x, y, images, labels, recipe, key, first, hand, ends):
     """As `fill_in_sequence`, but each example n has a stream of its own, that of key and first + n.
 
@@ -540,7 +548,7 @@ def fill_independently(x, y, images, labels, recipe, key, first, hand, ends):
     return x.shape[0]
 
 
-@njit(cache=True, nogil=True)
+@_entry
 def count_digits(key, first, recipe, counts):
     """How many digits `fill_independently` takes for each example from `first` on."""
     stream = counter_stream(key)

@@ -112,8 +112,8 @@ def write(
     Memory stays bounded by a few blocks. `workers` threads compress.
 
     Raises:
-        UserError: there are no examples, the file cannot be written, or would round what are
-            whole numbers in it.
+        UserError: there are no examples, blocks do not fit `layout` or each other, the file cannot
+            be written, or would round what are whole numbers in it.
     """
     checksums = dict.fromkeys(("x", "y"), 0)
     with atomic_path(path) as temporary, _created(temporary) as file:
@@ -121,7 +121,7 @@ def write(
         def pieces() -> Iterator[tuple[h5py.h5d.DatasetID, int, np.ndarray, int]]:
             sets = {}
             first = 0
-            for block in _whole_chunks(blocks):
+            for block in _whole_chunks(_alike(blocks, layout, path)):
                 step = _chunk_length(block[0])
                 for (name, kind, _), part in zip(layout.items(), block, strict=True):
                     part = _converted(part, kind, f"{path}: {name}")
@@ -152,6 +152,12 @@ def write_attributes(of: h5py.File | h5py.Dataset, values: Mapping[str, Any]) ->
         array = np.asarray(value)
         if array.dtype.kind == "U":
             array = np.strings.encode(array, "utf-8", "surrogateescape")
+            if array.nbytes > _LARGEST_ATTRIBUTE:
+                raise UserError(
+                    f"{of.file.filename}: {name} would take {array.nbytes / 1e6:.0f} MB, each entry"
+                    f" as much as the longest, and {_LARGEST_ATTRIBUTE / 1e6:.0f} is the most; "
+                    "shorten the longest"
+                )
             length = max(1, array.dtype.itemsize)
             of.attrs.create(name, array, dtype=h5py.string_dtype("utf-8", length))
         else:
@@ -221,6 +227,28 @@ def _reason(error: Exception) -> str:
     """What the system said, if HDF5's long message tells, else its first line."""
     number = re.search(r"errno = (\d+)", str(error))
     return os.strerror(int(number[1])) if number else first_line(error).strip("'\"")
+
+
+def _alike(blocks: Iterable[Block], layout: Layout, path: str | os.PathLike) -> Iterator[Block]:
+    """The blocks, each after a look at its shapes."""
+    examples = None
+    for number, block in enumerate(blocks):
+        place = f"cannot write {path}: in block {number}"
+        for (name, _, dimensions), part in zip(layout.items(), block, strict=True):
+            if part.ndim != dimensions:
+                raise UserError(
+                    f"{place} {name} has shape {part.shape}; needed are {_WORDS[dimensions]}"
+                )
+        x, y = block
+        if len(x) != len(y):
+            raise UserError(f"{place} are {len(x)} inputs x and {len(y)} targets y; give as many")
+        shapes = x.shape[1:], y.shape[1:]
+        examples = examples or shapes
+        if shapes != examples:
+            raise UserError(
+                f"{place} examples have shapes {shapes}, in the first {examples}; give equal ones"
+            )
+        yield block
 
 
 def _chunk_length(x: np.ndarray) -> int:

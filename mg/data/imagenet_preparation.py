@@ -35,6 +35,7 @@ from mg.signals import STOPPING, postponed
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # Pillow runs a program for others
 MOST_PIXELS = 2**26  # of a photograph; ImageNet's largest have 18 million
+THINNEST = 100  # times as long as wide: crops scale the shorter side
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Principal components of the colours of ImageNet's pixels, and their deviations.
@@ -135,7 +136,8 @@ def decode(path: str | PathLike) -> Image.Image:
     """The photograph at `path`, in RGB.
 
     Raises:
-        UserError: it cannot be read, is in none of `FORMATS`, or declares more than `MOST_PIXELS`.
+        UserError: it cannot be read, is in none of `FORMATS`, declares more than `MOST_PIXELS`, or
+            is more than `THINNEST` times as long as wide.
     """
     try:
         with warnings.catch_warnings():
@@ -143,6 +145,8 @@ def decode(path: str | PathLike) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                if max(image.size) > THINNEST * min(image.size):
+                    raise ValueError(f"{image.width} x {image.height} pixels are too thin")
                 return _of_eight_bits(image).convert("RGB")
     except Exception as error:  # damaged files make the decoders stumble in every way there is
         if short_of_memory(error) or short_of_files(error):

@@ -51,10 +51,11 @@ def attention_ratio(maps: dict) -> float | None:
         maps: what `read` gives.
 
     Returns:
-        The ratio, infinite if nothing lies elsewhere; None for fewer than two inputs or empty maps.
+        The ratio, infinite if nothing lies elsewhere; None for empty maps, or if all boxes are the
+        same (one input, or images without an empty background).
     """
-    boxes = np.stack([_box(image[0]) for image in maps["input"]]) if len(maps["input"]) else []
-    if len(boxes) < 2:
+    boxes = np.array([_box(image[0]) for image in maps["input"]])
+    if (boxes == boxes[:1]).all():
         return None
     own, other = [], []
     for i, of_points in enumerate(maps["map"]):

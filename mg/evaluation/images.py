@@ -103,7 +103,7 @@ def _input(image: Image.Image, family: str, model: nn.Module, info: dict[str, An
 
 def _canvas(info: dict[str, Any]) -> int:
     size = info["preparation"].get("canvas")
-    if not isinstance(size, int) or not 8 <= size <= 4096:
+    if not isinstance(size, int) or not 1 <= size <= 4096:
         raise UserError("the model does not say which size its images had; train it again")
     return size
 

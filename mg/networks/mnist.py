@@ -21,6 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mg.networks.option_checks import WIDEST
 from mg.networks.pyramid import (
     InputPyramid,
     MultigridConv,
@@ -170,7 +171,7 @@ def _single_grid(
     if not isinstance(width, int):
         with torch.device("meta"):
             goal = _parameters(_progressive(unit, channels, classes, width, n_layer, blocks))
-            above = bisect_left(range(2048), goal, lo=2, key=lambda w: _parameters(network(w)))
+            above = bisect_left(range(WIDEST), goal, lo=2, key=lambda w: _parameters(network(w)))
             width = min(above - 1, above, key=lambda w: abs(_parameters(network(w)) - goal))
     return network(width)
 

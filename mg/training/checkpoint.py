@@ -142,14 +142,16 @@ class Checkpoints:
         self.newest = directory / "checkpoint.pt"
         self.previous = directory / "checkpoint-previous.pt"
         self.settings = settings
+        self._damaged = False  # the newest: nothing to fall back to
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`; the last checkpoint becomes the one to fall back to."""
         content = _saved({"format": FORMAT, "settings": self.settings, **state})
         with atomic_path(self.newest) as temporary:
             temporary.write_bytes(content)
-            if self.newest.exists():
+            if self.newest.exists() and not self._damaged:
                 os.replace(self.newest, self.previous)
+        self._damaged = False
 
     def remove(self) -> None:
         """Delete all of the folder but the lock of `sole_training`, which is somebody's."""
@@ -175,6 +177,7 @@ class Checkpoints:
                     raise UserError(f"{path} is not a checkpoint that this version of mg reads")
             except UserError as error:
                 log(f"ignored: {error}")
+                self._damaged |= path == self.newest
                 continue
             if state["settings"] != self.settings:
                 raise UserError(

@@ -291,7 +291,10 @@ class Photographs(Feed):
         """
         parts = _read(dataset, paths)
         if len({str([p.attributes[k] for k in _TOGETHER]) for p in parts}) > 1:
-            raise UserError(f"{', '.join(map(str, paths))} list images of different folders")
+            raise UserError(
+                f"{', '.join(map(str, paths))} do not list images of one folder, with the same "
+                "crops and classes; make them again"
+            )
         return cls(parts, device, workers, ten_crops)
 
     def __len__(self) -> int:

@@ -18,7 +18,8 @@ class Muon(torch.optim.Optimizer):
 
     The gradient of a matrix is often almost of low rank: few directions get all of the update. Here
     the update is (nearly) the orthogonal matrix closest to the momentum. A kernel (n_out, n_in, k,
-    k) counts as the matrix (n_out, n_in k k).
+    k) counts as the matrix (n_out, n_in k k); that of a transposed convolution, which PyTorch keeps
+    as (n_in, n_out, k, k), as (n_in, n_out k k).
 
     Updates are scaled to the size of AdamW's, so that rates and decays mean the same.
 

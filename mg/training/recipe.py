@@ -31,10 +31,11 @@ class Recipe:
             in the authors' code), `adamw`, or `muon` (`mg/training/muon.py`), which came
             further than AdamW with few images (docs/performance.md, "Time to quality").
         schedule: `exponential`: from 1 to 1/1000 of the rate, epoch by epoch. `steps`: a fifth
-            after 30, 60 and 80 % of the epochs. `paper`: the first for plain networks, the second
-            for residual ones (benchmarks/paper_recipe.py has what either brings).
-            `every_30`: a tenth after every 30 epochs, the paper's for ImageNet. `one_cycle`: up
-            over the first fifth of the iterations, then down along a cosine to zero.
+            from each of the epochs that end at 30, 60 and 80 % of them. `paper`: the first for
+            plain networks, the second for residual ones (benchmarks/paper_recipe.py has what
+            either brings). `every_30`: a tenth after every 30 epochs, the paper's for ImageNet.
+            `one_cycle`: up over the first fifth of the iterations, then down along a cosine to
+            zero.
         learning_rate: the highest rate of the schedule; 0.1 in the paper.
         weight_decay: applied to every parameter that is trained (biases before a batch norm are
             not: nothing depends on them); 5e-4 in the paper.

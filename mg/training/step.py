@@ -94,7 +94,8 @@ class TeamStep(Step):
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
-        # The running statistics of the first process are kept; those of the others never used.
+        # The running statistics of the first process, over its share of the parts, are kept; those
+        # of the others never used.
         self.trained = DistributedDataParallel(self.model, forward_sync_buffers=False)
         self.parts = 0  # computed so far
 

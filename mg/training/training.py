@@ -50,6 +50,8 @@ class Training:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", networks.resolve_dataset(self.dataset).name)
         object.__setattr__(self, "label", self.label or self.network)
+        if not self.label.isprintable():
+            raise UserError(f"label {self.label!a} has characters that no table can show")
         object.__setattr__(self, "train_files", [*map(Path, self.train_files)])
         object.__setattr__(self, "output", Path(self.output))
         object.__setattr__(self, "valid_file", self.valid_file and Path(self.valid_file))

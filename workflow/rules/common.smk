@@ -128,13 +128,17 @@ def own_files(family):
     settings = config[family]
     if settings.get("sources") != ["as-is"]:
         return None
-    files = sorted(Path(settings["directory"]).glob("*"))
+    files = {"mnist": "*-ubyte", "cifar": "*-python.tar.gz"}[family]
     contents = hashlib.sha256()
-    for path in files:
-        if path.is_file() and not path.name.endswith(".json"):
-            with open(path, "rb") as file:
-                contents.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted(Path(settings["directory"]).glob(files)):
+        with open(path, "rb") as file:
+            contents.update(hashlib.file_digest(file, "sha256").digest())
     return contents.hexdigest()[:16]
+
+
+def of_photographs(task, key):
+    """A setting of ImageNet as an argument; none of other tasks, whose data do not depend on it."""
+    return [f"--{key}", config["imagenet"][key]] if family(task) == "imagenet" else []
 
 
 def image_source(wildcards):

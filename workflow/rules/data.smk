@@ -106,10 +106,10 @@ rule prepare:
         ),
         own=lambda wildcards: own_files(family(wildcards.task)),
         # What follows from the input, as the source, is not compared.
-        directory=config["imagenet"]["directory"],
+        directory=lambda wildcards: of_photographs(wildcards.task, "directory"),
         number=lambda wildcards: task_option(wildcards.task, "count", wildcards.split),
-        crop=config["imagenet"]["crop"],
+        crop=lambda wildcards: of_photographs(wildcards.task, "crop"),
         code=lambda wildcards: code_of_images(family(wildcards.task)),
     shell:
         "mg prepare --task {wildcards.task:q} --split {wildcards.split:q} --source {params.source:q}"
-        " {params.number:q} --crop {params.crop:q} --output {output:q} > {log:q} 2>&1"
+        " {params.number:q} {params.crop:q} --output {output:q} > {log:q} 2>&1"

@@ -20,7 +20,11 @@ rule evaluate:
         mem_mb=evaluate_memory,
         runtime=evaluate_minutes,
     params:
-        ten_crops="--ten-crops" if config["imagenet"]["ten_crops"] else "",
+        ten_crops=lambda wildcards: (
+            "--ten-crops"
+            if family(wildcards.task) == "imagenet" and config["imagenet"]["ten_crops"]
+            else ""
+        ),
         code=lambda wildcards: code(evaluated_by(family(wildcards.task))),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"

@@ -26,15 +26,15 @@ DECODERS = 8  # processes that decode photographs for one GPU
 
 
 def option(network, name, usual):
-    """A network's option; the usual value where the configuration says none or null."""
+    """A network's option; the usual value where the configuration says none, or no such."""
     value = config["architectures"][network]["options"].get(name)
-    return usual if value is None else value
+    return value if type(value) is type(usual) else usual
 
 
 def first_width(network):
     """Channels of a network's first grid; the paper's where the configuration does not say."""
-    width = option(network, "width", None)
-    while isinstance(width, list):
+    width = config["architectures"][network]["options"].get("width")
+    while isinstance(width, list) and width:
         width = width[0]
     return width if isinstance(width, int) else paper_width(network)  # a name stands for those too
 

@@ -19,7 +19,8 @@ rule train:
     threads: train_threads
     resources:
         gpu=min(1, gpus()),
-        # One per GPU. Up to as many as a batch has parts (accumulate) they change rounding only; with
+        # One per GPU. Up to as many as a batch has parts (accumulate) they change the rounding of
+        # parameters, and that batch norm's running statistics are over the first one's parts; with
         # more of them each part, which has its own batch-norm statistics, is smaller.
         processes=processes(),
         device="auto",

@@ -38,12 +38,13 @@ def per_class_iu(metrics_paths: Paths, prefix: str | os.PathLike) -> str:
         step = 0.8 / len(summaries)
         for k, s in enumerate(summaries):
             look = looks[s.network]
-            values = np.array([r["per_class_iu"] for r in s.records], float)  # None becomes NaN
+            ious = np.array([r["per_class_iu"] for r in s.records], float)
+            values = np.ma.masked_invalid(ious)  # None: undefined
             x = np.arange(values.shape[1]) + (k - (len(summaries) - 1) / 2) * step
-            sd = values.std(axis=0, ddof=1) if len(values) > 1 else None
+            sd = values.std(axis=0, ddof=1).filled(np.nan) if len(values) > 1 else None
             axis.errorbar(
                 x,
-                values.mean(axis=0),
+                values.mean(axis=0).filled(np.nan),
                 yerr=sd,
                 color=look.colour,
                 marker=look.marker,

@@ -16,7 +16,7 @@ from mg.report import style
 
 WIDTH = 7.0  # inches, a page's text width; panels of few columns are narrower
 GAP = 0.035
-LARGEST = 0.95  # side of an image
+SMALLEST, LARGEST = 0.05, 0.95  # side of an image
 
 
 def grid(
@@ -35,6 +35,11 @@ def grid(
     `legend` is the height left free between axes and caption; groups of `group` rows stand apart.
     """
     cell = min(LARGEST, (WIDTH - left - right) / columns - GAP)
+    if cell < SMALLEST:
+        raise UserError(
+            f"{columns} images do not fit beside each other on a figure of {WIDTH} inches; ask for "
+            "fewer examples, points or networks"
+        )
     width = max(left + columns * (cell + GAP) - GAP + right, 4.6)
     below = legend + style.note_height(caption, width)
     extra = 0.07 if group > 1 else 0
