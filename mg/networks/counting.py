@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from mg.networks.execution import SplitMultigridConv
 from mg.networks.pyramid import MultigridConv
+from mg.networks.registry import check_canvas, resolve_dataset, skeleton
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of an image."""
@@ -61,6 +62,33 @@ class Layer:
         transposed = isinstance(self.module, nn.ConvTranspose2d)
         shape = self.input_shape if transposed else self.output_shape
         return self.module.weight.numel() * prod(shape[1:])
+
+    @property
+    def kind(self) -> str:
+        """Such as “conv 3x3”."""
+        if isinstance(self.module, nn.Linear):
+            return "linear"
+        size = self.module.kernel_size[0]
+        transposed = isinstance(self.module, nn.ConvTranspose2d)
+        return f"{'transposed ' if transposed else ''}conv {size}x{size}"
+
+    @property
+    def side(self) -> int:
+        """Of its output, in pixels; 1 where that is a vector."""
+        return self.output_shape[-1] if len(self.output_shape) > 1 else 1
+
+
+def examine(network: str, dataset: str, options: dict) -> tuple[nn.Module, list[Layer], Shape]:
+    """A network without weights, its layers, and the shape of the image that it reads.
+
+    Raises:
+        UserError: an unknown network or option, or one that cannot work on images of that size.
+    """
+    spec = resolve_dataset(dataset)
+    check_canvas(network, dataset, spec.size, **options)
+    shape = (spec.channels, spec.size, spec.size)
+    model = skeleton(network, dataset, **options)
+    return model, layers(model, shape), shape
 
 
 def layers(model: nn.Module, input_shape: Shape) -> list[Layer]:

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from mg.networks.counting import Layer
-from mg.report.figures.network import draw_network, examine, kind_of, side_of
+from mg.networks.counting import Layer, examine
 from mg.report.render import write_csv
 from mg.text import aligned
 
@@ -26,6 +25,8 @@ def describe(
     print(format_layers(rows), end="")
     if path_prefix is None:
         return
+    from mg.report.figures.network import draw_network  # heavy, and the table does without
+
     write_csv(f"{path_prefix}.csv", [*rows[0]], (row.values() for row in rows))
     draw_network(network, dataset, options, path_prefix)
 
@@ -44,12 +45,12 @@ def layer_table(network: str, dataset: str, options: dict[str, Any]) -> list[dic
     return [
         {
             "name": layer.name,
-            "type": kind_of(layer),
+            "type": layer.kind,
             "in": layer.input_shape[0],
             "out": layer.output_shape[0],
             "kernel": getattr(layer.module, "kernel_size", (1,))[0],
             "stride": getattr(layer.module, "stride", (1,))[0],
-            "size": f"{side_of(layer)}x{side_of(layer)}",
+            "size": f"{layer.side}x{layer.side}",
             "depth": layer.depth,
             "parameters": _parameters(model, layer),
             "multiply_adds": layer.multiply_adds,

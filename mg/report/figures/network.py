@@ -7,10 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
-from torch import nn
 
-from mg.networks.counting import IMAGE, Layer, Shape, layers, longest_path, total
-from mg.networks.registry import check_canvas, resolve_dataset, skeleton
+from mg.networks.counting import IMAGE, Layer, examine, longest_path, total
+from mg.networks.registry import resolve_dataset
 from mg.report import names, style
 
 # Fill and edge per kind of layer; pale fills, so that the black widths stay readable.
@@ -60,7 +59,7 @@ def draw_network(
         "with their number of channels; dashed: without influence on the output. "
         + names.controls_note({network: None})
     )
-    sizes = sorted({side_of(layer) for layer in found} | {shape[1]}, reverse=True)
+    sizes = sorted({layer.side for layer in found} | {shape[1]}, reverse=True)
     columns = max(layer.depth for layer in found) + 1
     width = max(columns * COLUMN + 0.9, 6.2)
     height = len(sizes) * ROW + 1.55
@@ -93,7 +92,7 @@ def _draw_graph(axes, found: list[Layer], sizes: list[int], channels: int) -> se
     row = {size: i for i, size in enumerate(sizes)}
     crowd: dict[tuple[int, int], list[Layer]] = defaultdict(list)
     for layer in found:
-        crowd[layer.depth, row[side_of(layer)]].append(layer)
+        crowd[layer.depth, row[layer.side]].append(layer)
     place = {
         layer.name: (x, y + 0.3 * (i - (len(group) - 1) / 2), BOX_HEIGHT / len(group) ** 0.8)
         for (x, y), group in crowd.items()
@@ -116,7 +115,7 @@ def _draw_graph(axes, found: list[Layer], sizes: list[int], channels: int) -> se
                 used.add(_arrow(axes, place[source], end, occupied, live=live))
         for source in layer.adds:
             used.add(_arrow(axes, place[source], end, occupied, shortcut=True, live=live))
-        _box(axes, *end, str(layer.output_shape[0]), kind_of(layer), live)
+        _box(axes, *end, str(layer.output_shape[0]), layer.kind, live)
     return used
 
 
@@ -180,7 +179,7 @@ def _arrow(axes, start, end, occupied: set, shortcut: bool = False, live: bool =
 
 
 def _draw_legend(figure: Figure, found: list[Layer], arrows: set[str]) -> None:
-    kinds = {kind_of(layer) for layer in found if layer.live} | {IMAGE}
+    kinds = {layer.kind for layer in found if layer.live} | {IMAGE}
     boxes = [
         Patch(facecolor=fill, edgecolor=edge, label=kind.replace("x", " × "))
         for kind, (fill, edge) in BOXES.items()
@@ -210,30 +209,3 @@ def _draw_legend(figure: Figure, found: list[Layer], arrows: set[str]) -> None:
             borderaxespad=0,
             borderpad=0,
         )
-
-
-def examine(network: str, dataset: str, options: dict) -> tuple[nn.Module, list[Layer], Shape]:
-    """A network without weights, its layers, and the shape of the image that it reads.
-
-    Raises:
-        UserError: an unknown network or option, or one that cannot work on images of that size.
-    """
-    spec = resolve_dataset(dataset)
-    check_canvas(network, dataset, spec.size, **options)
-    shape = (spec.channels, spec.size, spec.size)
-    model = skeleton(network, dataset, **options)
-    return model, layers(model, shape), shape
-
-
-def kind_of(layer: Layer) -> str:
-    """Such as “conv 3x3”."""
-    if isinstance(layer.module, nn.Linear):
-        return "linear"
-    k = layer.module.kernel_size[0]
-    name = "transposed conv" if isinstance(layer.module, nn.ConvTranspose2d) else "conv"
-    return f"{name} {k}x{k}"
-
-
-def side_of(layer: Layer) -> int:
-    """Of its output, in pixels; 1 where that is a vector."""
-    return layer.output_shape[-1] if len(layer.output_shape) > 1 else 1
