@@ -25,9 +25,7 @@ from mg.progress import Progress
 
 VERSION = 1  # of the generator; another number, another data set
 SEEDS = {"paper": 1, "independent": 0}  # the default of each mode; 1 is the authors'
-MOST_DIGITS = (
-    1000  # of an image, on average; more is a slip of the keyboard that would take for ever
-)
+MOST_DIGITS = 1000  # of an image, on average: more is a slip of the keyboard and takes for ever
 _BLOCK = 128  # examples made at once
 
 

@@ -32,8 +32,8 @@ def prepare(
     """List the images of a split, or the first `count` of an even choice, in an HDF5 file.
 
     train are the training images without every 25th, valid those, test the validation images (the
-    test images have no public classes). With `count` the images are chosen evenly over
-    their list, class by class: of a small class there may be none.
+    test images have no public classes). With `count` the images are chosen evenly over their
+    list, class by class: of a small class there may be none.
 
     Args:
         crop: side of the crops that a network gets, in pixels.
