@@ -17,8 +17,11 @@ from mg.signals import STOPPING, WARNINGS
 # Several tests compare results bit for bit; threads of a shared machine only slow them down.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-# Where tests are started in the background it may be ignored, and so by what they interrupt.
+# Where tests are started in the background or by nohup, these are ignored, and so by what they
+# interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
