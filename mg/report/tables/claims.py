@@ -219,7 +219,7 @@ def _judge_attention(claim: Claim, seeds: list[Attention] | None) -> tuple[str, 
         return NOT_RUN, ""
     ratios, shifts = ([v for v in values if v is not None] for values in zip(*seeds, strict=True))
     if not ratios:
-        return NOT_MEASURABLE, "fewer than two inputs with a saliency map"
+        return NOT_MEASURABLE, "no saliency maps of digits that lie in different places"
     verdict = HOLDS if (statistics.fmean(ratios) >= FOLLOWS) == (claim.kind == "follows") else FAILS
     evidence = f"ratio {_spread(ratios, 2)}"
     if shifts:
