@@ -22,6 +22,7 @@ NETWORKS = [
     ("pmg", "translation", {"width": [6, 4], "n_layer": 2}),
     ("r_pmg", "segmentation", {"width": [6, 5, 4]}),
     ("umg", "segmentation", {"width": [8, 12, 16]}),
+    ("umg", "segmentation", {"width": [8, 8, 8, 8], "grids": 4}),
     ("unet", "segmentation", {"width": [4, 6, 8]}),
     ("r_sg", "translation", {"width": 6}),
     ("r_mg", "cifar100", {"width": [[8, 4, 2], [8, 4, 2], [8, 6, 4], [8, 6, 4], [8, 6]]}),

@@ -23,6 +23,11 @@ SMALL = {
     "sg": {"width": 5, "grids": 3},
     "r_sg": {"width": 5, "grids": 3},
 }
+DEEP_PYRAMIDS = [  # with grids that nobody reads
+    {"width": [8, 8, 8, 8], "grids": 4},
+    {"width": [8, 8, 8, 8, 8], "grids": 4, "n_layer": 2},
+    {"width": [64] * 6, "grids": 5},
+]
 CIFAR = [[6, 5, 4], [6, 5, 4], [6, 5, 4], [8, 6, 5], [8, 11]]
 CLASSIFIERS = {
     "vgg": {"width": [4, 5, 6, 7, 8]},
@@ -354,6 +359,9 @@ def test_initialisation_follows_its_description():
     for model, eps in ((unit, 1e-3), (residual, 1e-5)):
         for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
             assert norm.eps == eps and norm.weight.eq(1).all() and norm.bias.eq(0).all()
+    for network, zero in (("vgg", False), ("resnet", True)):
+        *_, classifier = build(network, "cifar10", width=[4, 5, 6, 7, 8]).modules()
+        assert classifier.bias.eq(0).all() == zero and classifier.weight.any()
 
 
 def test_dropout_is_active_in_training_only():

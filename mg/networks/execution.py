@@ -86,7 +86,9 @@ class UnbiasedUpConv(UpConv):
         if not self.training:
             return super().forward(pyramid)
         return [
-            _normalise(up, F.conv_transpose2d(x, up.conv.weight, None, up.conv.stride))
+            None
+            if x is None
+            else _normalise(up, F.conv_transpose2d(x, up.conv.weight, None, up.conv.stride))
             for up, x in zip(self, pyramid, strict=True)
         ]
 

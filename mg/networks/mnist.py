@@ -74,7 +74,7 @@ class UNet(nn.Module):
             self.up.insert(0, UpConv(widths, received))
             self.merge.insert(0, convolutions(_joined_widths(above, received), above))
         self.head = MultigridConv(first, [classes] * len(first), kernel=1, relu=False)
-        leave_out_unread([*self.merge[-1], self.head], {0})
+        self._leave_out_unread()
 
     def forward(self, image: Tensor) -> Tensor:
         pyramid, skips = self.down[0](image), []
@@ -85,10 +85,24 @@ class UNet(nn.Module):
             pyramid = merge(_join(skips.pop(), up(pyramid)))
         return self.head(pyramid)[0]
 
+    def _leave_out_unread(self) -> None:
+        """As `pyramid.leave_out_unread`, from the finest grid of the head back through the U."""
+        wanted, of_skips = self.head.keep({0}), []
+        for up, merge in zip(reversed(self.up), reversed(self.merge), strict=True):
+            wanted = leave_out_unread(merge, wanted)
+            of_skips.append(wanted)
+            wanted = up.keep({i for i in wanted if i < len(up)})
+        for down in reversed(self.down):
+            read = leave_out_unread(down, wanted)
+            wanted = read | of_skips.pop() if of_skips else read
+
 
 def _join(skip: Pyramid, deeper: Pyramid) -> Pyramid:
     """Concatenate grid by grid; a grid that the deeper level lacks is the skip's alone."""
-    joined = [torch.cat(pair, 1) for pair in zip(skip, deeper, strict=False)]
+    joined = [
+        None if any(x is None for x in pair) else torch.cat(pair, 1)
+        for pair in zip(skip, deeper, strict=False)
+    ]
     return joined + skip[len(deeper) :]
 
 

@@ -233,6 +233,11 @@ class InputPyramid(nn.Module):
             pyramid.append(stem(image))
         return pyramid
 
+    def keep(self, wanted: set[int]) -> set[int]:
+        """Train only the stems of the `wanted` grids; nothing comes before them."""
+        _train_only(wanted, self.stems)
+        return set()
+
 
 class OnCoarsest(nn.Module):
     """Apply `unit` to the coarse end of the pyramid while the `waiting` finest grids wait."""
@@ -288,7 +293,7 @@ def coarse_to_fine(widths: Widths) -> list[Widths]:
 
 def max_pool(pyramid: Pyramid) -> Pyramid:
     """Halve every grid: 2x2 max-pool, stride 2, odd sizes rounded up."""
-    return [F.max_pool2d(x, 2, ceil_mode=True) for x in pyramid]
+    return [None if x is None else F.max_pool2d(x, 2, ceil_mode=True) for x in pyramid]
 
 
 class PyramidPool(nn.Module):
@@ -336,7 +341,12 @@ class UpConv(nn.ModuleList):
         )
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        return [up(x) for up, x in zip(self, pyramid, strict=True)]
+        return [None if x is None else up(x) for up, x in zip(self, pyramid, strict=True)]
+
+    def keep(self, wanted: set[int]) -> set[int]:
+        """Compute only the `wanted` grids, which are those that it takes."""
+        _train_only(wanted, self)
+        return wanted
 
 
 # ------------------------------------------------------------------------ out of the pyramid
@@ -357,13 +367,17 @@ class TakeGrid(nn.Module):
         return {self.index}
 
 
-def leave_out_unread(units: Sequence[nn.Module], wanted: set[int] | None = None) -> None:
+def leave_out_unread(units: Sequence[nn.Module], wanted: set[int] | None = None) -> set[int] | None:
     """Let `units` (in order of execution) compute only what reaches the `wanted` output grids.
 
     The coarsest grid of a unit that is followed by a drop is read by nobody, like the neighbours
     of the output grid in the last units. Their parameters belong to the published networks: they
     exist and are counted, but the work is not done and they require no gradient. (Their batch
     norms never see a batch, so their running statistics stay as they are; nothing depends on them.)
+
+    Returns:
+        The grids that the first of them reads.
     """
     for unit in reversed(units):
         wanted = unit.keep(wanted)
+    return wanted
