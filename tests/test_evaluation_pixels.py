@@ -1,6 +1,7 @@
 """Evaluating a stored model: exact, bounded, and one line for every kind of damaged file."""
 
 import json
+import zlib
 
 import h5py
 import numpy as np
@@ -60,9 +61,10 @@ def test_metrics_and_predictions_agree(stored, tmp_path):
     )
     record = json.loads(metrics_path.read_text())
     data = hdf5.load(data_path)
+    expected = {"dataset": "segmentation", "network": "pmg_small", "seed": 3}
+    expected["inputs_crc32"] = zlib.crc32(data.x)
     with h5py.File(predictions_path) as file:
         prediction = file["prediction"][:]
-        expected = {"dataset": "segmentation", "network": "pmg_small", "seed": 3}
         assert hdf5.read_attributes(file) == expected
     assert prediction.shape == data.y.shape
 

@@ -200,6 +200,15 @@ def test_a_network_that_was_not_run_on_a_task_takes_no_room(run, tmp_path):
     assert "not run" not in svg
 
 
+def test_predictions_for_other_inputs_are_refused(run, tmp_path):
+    data, paths = [run / "translation/test.h5"], files(run, "predictions.h5", "translation")
+    other = save_data(tmp_path / "other.h5", "translation", n=7)
+    spatial_panel(data, paths, tmp_path / "f", count=2)
+    with pytest.raises(UserError, match=f"predictions for other inputs than those in {other}"):
+        spatial_panel([other], paths, tmp_path / "other", count=2)
+    assert not (tmp_path / "other.png").exists()
+
+
 def test_labels_of_one_name_and_small_sets_are_all_drawn(tmp_path):
     data = save_data(tmp_path / "test.h5", "translation", n=2)
     paths = []

@@ -344,6 +344,16 @@ def load(
     return Dataset(arrays["x"], arrays["y"], Attributes(path, attributes))
 
 
+def inputs_checksum(path: str | os.PathLike) -> int:
+    """The checksum (CRC-32) of all inputs of a `PIXELS` file, by which others refer to them.
+
+    Raises:
+        UserError: as for `load`.
+    """
+    with _opened(path, PIXELS) as file:
+        return int(read_attributes(file["x"])["crc32"])
+
+
 def _check_attributes(attributes: dict[str, Any], y: np.ndarray) -> None:
     for name, value in attributes.items():
         sound = isinstance(value, _KINDS.get(name, object))

@@ -45,7 +45,13 @@ def measure(
         for _ in measured():
             pass
     else:
-        _write_predictions(predictions_path, measured(), data.y.shape, info)
+        attributes = {
+            "dataset": networks.resolve_dataset(info["dataset"]).name,
+            "network": info["label"],
+            "seed": info["seed"],
+            "inputs_crc32": hdf5.inputs_checksum(data_path),
+        }
+        _write_predictions(predictions_path, measured(), data.y.shape, attributes)
 
     result = metrics.compute()
     measures = {
@@ -101,7 +107,7 @@ def _write_predictions(
     path: str | os.PathLike,
     parts: Iterator[tuple[slice, Tensor]],
     shape: tuple[int, ...],
-    info: dict[str, Any],
+    attributes: dict[str, Any],
 ) -> None:
     with hdf5.whole(path) as file:
         stored = file.create_dataset(
@@ -116,9 +122,4 @@ def _write_predictions(
         )
         for part, logits in parts:
             stored[part] = half_sigmoid(logits).cpu().numpy()
-        attributes = {
-            "dataset": networks.resolve_dataset(info["dataset"]).name,
-            "network": info["label"],
-            "seed": info["seed"],
-        }
         hdf5.write_attributes(file, attributes)

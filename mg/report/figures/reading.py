@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +26,15 @@ def read_history(path: str | os.PathLike) -> dict[str, Any]:
     """A history.csv as columns of floats (NaN where empty), with task, label and seed of its place.
 
     Raises:
-        UserError: the file is missing, not a history, or not in models/<task>/<label>/seed<k>/.
+        UserError: the file is missing, not a history, or not in <task>/<label>/seed<k>/.
     """
     path = Path(path)
+    *_, task, network, seed = ("", "", *path.absolute().parent.parts)
+    if not re.fullmatch("seed[0-9]+", seed):
+        raise UserError(
+            f"{path} does not lie in <task>/<label>/seed<k>/, folders that say whose history it is"
+        )
     try:
-        task, network = path.parts[-4:-2]
-        seed = int(path.parent.name.removeprefix("seed"))
         content = path.read_bytes()
         run = path.with_name("run.json")
         written = read_run(run).get("history_crc32") if run.exists() else None
@@ -44,10 +48,8 @@ def read_history(path: str | os.PathLike) -> dict[str, Any]:
             for name in ("images", "train_loss", "valid_loss", _progress(rows[0]))
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise UserError(
-            f"{path} is not a readable history.csv in <task>/<label>/seed<k>/ ({error})"
-        ) from error
-    return {"task": task, "network": network, "seed": seed, **columns}
+        raise UserError(f"{path} is not a readable history.csv ({error})") from error
+    return {"task": task, "network": network, "seed": int(seed[4:]), **columns}
 
 
 def _progress(row: dict[str, str]) -> str:
@@ -84,11 +86,18 @@ def read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, Answers]:
         UserError: a file is damaged, or its predictions are not for this test set.
     """
     task, shape = resolve_task(data.attributes["task"]), data.y.shape
+    inputs = hdf5.inputs_checksum(data.attributes.path)
     found: dict[str, Answers] = {}
     for path in paths:
         with open_predictions(path) as (of, network, seed, stored):
             if of != task or stored.shape[0] < shape[0] or stored.shape[1:] != shape[1:]:
                 raise UserError(f"{path} holds predictions for {of}, not for this {task} test set")
+            if hdf5.read_attributes(stored.file)["inputs_crc32"] != inputs:
+                raise UserError(
+                    f"{path} holds predictions for other inputs than those in "
+                    f"{data.attributes.path}; give the file that they were made for, or make them "
+                    "again with `mg evaluate`"
+                )
             if network not in found or seed < found[network].seed:
                 found[network] = Answers(seed, stored[: shape[0]].astype(np.float32))
     return {network: found[network] for network in in_order(found)}
