@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -109,10 +110,33 @@ def test_what_processes_cannot_share_is_refused(tiny, tmp_path):
     asked = command(tiny, tmp_path, 1, "--processes", "2", batch=9)
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "batch 9 cannot be shared by 2 processes" in done.stderr.splitlines()[-1]
+    (line,) = done.stderr.splitlines()
+    assert "batch 9 cannot be shared by 2 processes" in line
     asked[asked.index("cpu")] = "cuda:0"
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 2 and "device cuda:0 is one card" in done.stderr
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_what_ends_one_process_ends_the_others_without_tracebacks(tiny, tmp_path, killed):
+    asked = command(tiny, tmp_path / "out", 1, "--processes", "2", epochs=40, iterations=40)
+    asked += ["--checkpoint-seconds", "0.2"]
+    launcher = subprocess.Popen(asked, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "out" / "checkpoints" / "checkpoint.pt", launcher)
+    os.kill(of_rank(killed, launcher), signal.SIGKILL)
+    _, messages = launcher.communicate(timeout=60)
+    assert launcher.returncode not in (0, 1) and "Traceback" not in messages
+    assert messages.count("another process of this training has ended") <= 1
+
+
+def test_a_full_disk_is_told_in_one_line(tiny, tmp_path):
+    asked = command(tiny, tmp_path / "out", 1, "--processes", "2", batch=8)
+    full = f"ulimit -f 8; exec {shlex.join(asked)}"
+    done = subprocess.run(["bash", "-c", full], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert "File too large" in errors[0]
+    assert errors[1:] in ([], [line for line in errors if "another process" in line])
 
 
 def test_a_process_whose_launcher_is_gone_does_not_wait_for_long(monkeypatch):

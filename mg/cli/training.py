@@ -31,8 +31,6 @@ def add_train(commands) -> None:
                 f"device {settings.device} is one card; several processes take one each with "
                 "--device cuda (CUDA_VISIBLE_DEVICES says of which)"
             )
-        if settings.processes != 1 and not launched():
-            sys.exit(launch(settings.processes, settings.arguments))
         recipe = Recipe(**{name: getattr(settings, name) for name in Recipe.__dataclass_fields__})
         training = Training(
             settings.network,
@@ -46,6 +44,8 @@ def add_train(commands) -> None:
             preparation=settings.preparation,
             label=settings.label,
         )
+        if settings.processes != 1 and not launched():
+            sys.exit(launch(settings.processes, settings.arguments))
         device = choose_device(settings.device)
         try:
             with sole_training(settings.output, say) as waited, join_team(device) as team:

@@ -121,8 +121,11 @@ def _status(code: int) -> int:
 def join_team(device: torch.device) -> Iterator[Team]:
     """Join the processes that were started together; be alone if this was not.
 
+    What all have to say of a user's mistake, the first of them to find it says.
+
     Raises:
-        UserError: there are more processes than CUDA cards, or the others do not start.
+        UserError: there are more processes than CUDA cards, the others do not start, or one of
+            them has ended.
     """
     if not launched() or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
@@ -141,9 +144,28 @@ def join_team(device: torch.device) -> Iterator[Team]:
             f"{START.total_seconds() / 60:g} minutes; see what they or their launcher said"
         ) from error
     try:
-        yield Team(dist.get_rank(), dist.get_world_size())
+        with _one_voice(store):
+            yield Team(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _one_voice(store: dist.Store) -> Iterator[None]:
+    """Let an error that all processes meet be told once: the others end without a word."""
+    try:
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            raise UserError(
+                "another process of this training has ended; see what it said, or what ended it"
+            ) from error
+    except UserError as error:
+        if store.add(str(error), 1) > 1:
+            sys.exit(2)
+        raise
 
 
 class TeamBatchNorm(nn.BatchNorm2d):
