@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mg.data.cifar_preparation import Preparation, draw_balanced, global_contrast_normalise, zca
+from mg.data.cifar_preparation import Preparation, global_contrast_normalise, zca
 
 
 def test_contrast_normalisation_is_pylearn2s():
@@ -70,12 +70,12 @@ def test_plain_images_have_mean_0_and_deviation_1():
     )
 
 
-@pytest.mark.parametrize("kind, room", [("plain", 8), ("whitened", 4)])
-def test_crops_are_cut_where_they_are_drawn(kind, room):
+@pytest.mark.parametrize("kind, corners", [("plain", range(9)), ("whitened", (1, 2, 3))])
+def test_crops_are_cut_where_they_are_drawn(kind, corners):
     """Each crop against slicing; every corner and both flips occur."""
     identity = Preparation(kind, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     changes = identity.draw(400, 32, torch.Generator().manual_seed(0))
-    assert changes[:, :2].min() == 0 and changes[:, :2].max() == room
+    assert {*changes[:, 0].tolist()} == {*changes[:, 1].tolist()} == {*corners}
     assert set(changes[:, 2].tolist()) == {0, 1}
     size = 32 if kind == "plain" else 36
     x = torch.rand(400, 3, size, size)
@@ -85,15 +85,3 @@ def test_crops_are_cut_where_they_are_drawn(kind, room):
     for i, (top, left, flip) in enumerate(changes.tolist()):
         expected = padded[i, :, top : top + 32, left : left + 32]
         assert torch.equal(found[i], expected.flip(-1) if flip else expected)
-
-
-def test_classes_are_drawn_evenly():
-    labels = torch.tensor([0] * 90 + [1] * 9 + [3])
-    drawn = draw_balanced(labels, 3 * 50, torch.Generator().manual_seed(0))
-    classes = labels[drawn]
-    assert classes.bincount().tolist() == [50, 50, 0, 50]
-    for run in classes.view(-1, 3):
-        assert sorted(run.tolist()) == [0, 1, 3]
-    assert len(set(drawn[classes == 0].tolist())) > 30  # and within a class any example
-    again = draw_balanced(labels, 3 * 50, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn, again)

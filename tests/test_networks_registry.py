@@ -379,6 +379,7 @@ def test_dropout_is_active_in_training_only():
 @pytest.mark.parametrize(
     ("network", "dataset", "options"),
     [(name, "segmentation", options) for name, options in SMALL.items()]
+    + [("umg", "segmentation", options) for options in DEEP_PYRAMIDS]
     + [(name, "cifar10", options) for name, options in CLASSIFIERS.items()],
 )
 def test_gradients_reach_every_live_parameter_and_no_other(network, dataset, options):

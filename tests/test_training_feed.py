@@ -8,7 +8,7 @@ import torch
 
 from mg.data import hdf5
 from mg.errors import UserError
-from mg.training.feed import DeviceFeed, Epoch, for_testing, for_training
+from mg.training.feed import DeviceFeed, Epoch, draw_balanced, for_testing, for_training
 
 
 class Numbers(DeviceFeed):
@@ -168,3 +168,14 @@ def test_a_preparation_of_another_size_is_none(tmp_path):
     of_28 = {"kind": "whitened", "mean": torch.zeros(values), "scale": torch.eye(values)}
     with pytest.raises(UserError, match="does not say how its images are prepared"):
         for_testing("cifar10", path, torch.device("cpu"), of_28 | {"classes": CLASSES})
+
+
+def test_classes_are_drawn_evenly():
+    labels = torch.tensor([0] * 90 + [1] * 9 + [3])
+    drawn = draw_balanced(labels, 3000, torch.Generator().manual_seed(0))
+    classes = labels[drawn]
+    counts = classes.bincount(minlength=4).tolist()
+    assert counts[2] == 0 and all(abs(counts[i] - 1000) < 100 for i in (0, 1, 3))
+    assert {*drawn.tolist()} == {*range(100)}  # within a class any example
+    again = draw_balanced(labels, 3000, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, again)

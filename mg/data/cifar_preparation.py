@@ -10,7 +10,8 @@ that does is computed here: global contrast normalisation (each image less its m
 55, no bias under the root), then ZCA whitening, P = V (D + 0.1 I)^-1/2 V^T with V D V^T the
 covariance of the training images less their mean. Then as the authors: channels in order B, G, R;
 enlarged to 36x36 (bilinear, corners aligned, Torch7's `image.scale`); in training a random crop of
-32x32 and a random flip, in testing the crop at the centre.
+32x32, which leaves out the outermost pixels on all sides, and a random flip, in testing the crop at
+the centre.
 """
 
 from dataclasses import dataclass
@@ -138,8 +139,11 @@ class Preparation:
 
     def draw(self, number: int, size: int, random: torch.Generator) -> Tensor:
         """(number, 3) random corners and flips of training crops of images of side `size`."""
-        room = 2 * BORDER if self.kind == "plain" else _enlarged(size) - size
-        corners = torch.randint(room + 1, (number, 2), generator=random)
+        if self.kind == "plain":
+            first, last = 0, 2 * BORDER
+        else:
+            first, last = 1, _enlarged(size) - size - 1
+        corners = torch.randint(first, last + 1, (number, 2), generator=random)
         return torch.cat([corners, torch.randint(2, (number, 1), generator=random)], 1)
 
     def state(self) -> dict[str, Any]:
@@ -149,20 +153,3 @@ class Preparation:
 
 def _enlarged(size: int) -> int:
     return size * 36 // 32
-
-
-def draw_balanced(labels: Tensor, number: int, random: torch.Generator) -> Tensor:
-    """(number,) indices, classes evenly: every run of as many draws as classes has each once.
-
-    Args:
-        labels: (N,) classes, on the processor; those without an example are passed over.
-    """
-    order = labels.argsort(stable=True)
-    counts = labels.bincount()
-    starts = counts.cumsum(0) - counts
-    classes = counts.nonzero()[:, 0]
-    rounds = -(-number // len(classes))
-    turns = torch.rand(rounds, len(classes), generator=random).argsort(1).flatten()[:number]
-    chosen = classes[turns]
-    within = (torch.rand(number, generator=random, dtype=torch.float64) * counts[chosen]).long()
-    return order[starts[chosen] + within]

@@ -22,9 +22,9 @@ def initialise(model: nn.Module, scheme: str, residual: bool) -> None:
     """Draw all weights of `model` from torch's global generator and set its batch norms.
 
     Convolutions: N(0, sqrt(2 / (k k n_out))), bias 0 (paper). Linear layers: uniform within
-    +-1/sqrt(n_in), the default of Torch7 and PyTorch alike. Batch norm: shift 0; its eps is 1e-3
-    in the plain networks and 1e-5 in the residual ones, as in the authors' code. What other modules
-    hold is set by their own `reset_parameters`.
+    +-1/sqrt(n_in), the default of Torch7 and PyTorch alike, the bias 0 in residual networks. Batch
+    norm: shift 0; its eps is 1e-3 in the plain networks and 1e-5 in the residual ones, as in the
+    authors' code. What other modules hold is set by their own `reset_parameters`.
 
     Args:
         scheme: "unit": batch norm scale 1, transposed convolutions as convolutions.
@@ -53,6 +53,8 @@ def initialise(model: nn.Module, scheme: str, residual: bool) -> None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             module.reset_parameters()
+            if residual and module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
             module.eps = 1e-5 if residual else 1e-3

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mg import networks
 from mg.data import hdf5
-from mg.data.cifar_preparation import PREPARATIONS, Preparation, draw_balanced
+from mg.data.cifar_preparation import PREPARATIONS, Preparation
 from mg.data.tasks import RELEASED_NAMES
 from mg.errors import UserError
 from mg.progress import say
@@ -254,7 +254,8 @@ class Images(DeviceFeed):
 class Photographs(Feed):
     """Image files, decoded by `workers` processes ahead of their use.
 
-    Drawn with replacement, as every task's examples are. A file that cannot be decoded is left
+    Drawn with replacement, as every task's examples are, classes evenly. A file that cannot be
+    decoded is left
     out, with a warning the first time: in training the next readable one takes its place.
     """
 
@@ -274,6 +275,7 @@ class Photographs(Feed):
         self.data = hdf5.Dataset(np.concatenate(x), y, first.attributes)
         self.device, self.workers, self.ten_crops = device, workers, ten_crops
         self.classes = first.attributes["classes"]
+        self._labels = torch.from_numpy(y.astype(np.int64))
 
     @classmethod
     def load(
@@ -304,7 +306,7 @@ class Photographs(Feed):
         from mg.data import imagenet_preparation  # heavy, and other tasks do without
 
         random = epoch.random()
-        numbers = epoch.share(torch.randint(len(self), (epoch.examples,), generator=random))
+        numbers = epoch.share(draw_balanced(self._labels, epoch.examples, random))
         seeds = epoch.share(torch.randint(2**62, (epoch.examples,), generator=random))
         photographs = imagenet_preparation.Photographs(self.data, training=True)
         parts = [drawn[first:].flatten(0, 1) for drawn in (numbers, seeds)]
@@ -383,6 +385,21 @@ def read_facts(dataset: str, paths: Sequence[Path], preparation: str) -> list[di
     """
     family = networks.resolve_dataset(dataset).family
     return [_facts(part, family, preparation) for part in _read(dataset, paths)]
+
+
+def draw_balanced(labels: Tensor, number: int, random: torch.Generator) -> Tensor:
+    """(number,) indices with replacement: first a class, each as often, then an example of it.
+
+    Args:
+        labels: (N,) classes, on the processor; those without an example are passed over.
+    """
+    order = labels.argsort(stable=True)
+    counts = labels.bincount()
+    starts = counts.cumsum(0) - counts
+    classes = counts.nonzero()[:, 0]
+    chosen = classes[torch.randint(len(classes), (number,), generator=random)]
+    within = (torch.rand(number, generator=random, dtype=torch.float64) * counts[chosen]).long()
+    return order[starts[chosen] + within]
 
 
 def for_training(

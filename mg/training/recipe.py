@@ -50,7 +50,7 @@ class Recipe:
             training targets, not at one half, by the shift of the last batch norm. A short training
             otherwise spends its first half learning that most pixels are empty.
         sync_batch_norm: batch statistics over all processes that train together (torchrun); by
-            default each has its own, as each GPU had in the paper.
+            default each has its own, as each GPU had in the paper (docs/classification.md).
     """
 
     optimizer: str = "sgd"
