@@ -114,16 +114,16 @@ def test_a_network_that_ignores_its_input_has_empty_maps():
 
 def test_seven_points_of_a_box():
     output = np.zeros((20, 30))
-    output[4:11, 6:16] = 0.4
+    output[4:12, 6:16] = 0.4
     points = dict(zip(POINT_NAMES, points_of_interest(output).tolist(), strict=True))
     assert points == {
         "centre": [7, 10],
         "top left": [4, 6],
-        "middle left": [7, 6],
-        "bottom left": [10, 6],
+        "middle left": [8, 6],
+        "bottom left": [11, 6],
         "top right": [4, 15],
-        "middle right": [7, 15],
-        "bottom right": [10, 15],
+        "middle right": [8, 15],
+        "bottom right": [11, 15],
     }
 
 
@@ -186,6 +186,8 @@ def test_mistakes_are_explained(tmp_path):
         saliency(*segmentation, tmp_path / "saliency.h5")
     with pytest.raises(UserError, match="does not fit a 16x16 canvas"):
         Occlusion(16, 16, window=20)
+    with pytest.raises(UserError, match="stride of the saliency maps to 1 to 4"):
+        Occlusion(16, 16, window=4, stride=5)
     translation = (
         save_model(tmp_path / "t.pt", "translation"),
         save_data(tmp_path / "t.h5", "translation"),

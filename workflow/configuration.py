@@ -232,10 +232,15 @@ def _check_amounts(config: dict[str, Any]) -> None:
 
 
 def _check_window(config: dict[str, Any]) -> None:
+    if not {*config["saliency"]["tasks"]} & {*config["tasks"]}:
+        return
     canvas, window = config["data"]["canvas"], config["saliency"]["window"]
-    if window > canvas and {*config["saliency"]["tasks"]} & {*config["tasks"]}:
+    if window > canvas:
         problem = f"{window} does not fit a canvas of {canvas} pixels; allowed is at most {canvas}"
         raise Mistake("saliency.window", problem)
+    if (stride := config["saliency"]["stride"]) > window:
+        problem = f"{stride} leaves out pixels between windows of {window}; allowed is at most "
+        raise Mistake("saliency.stride", problem + str(window))
 
 
 def _refuse_unknown(key: str, network: str, config: dict[str, Any]) -> None:
@@ -415,7 +420,7 @@ def _mistake(error: ValidationError) -> Mistake:
     if rule == "enum":
         hint = _did_you_mean(value, error.validator_value)
     elif rule == "type" and error.validator_value == "string":
-        hint = "put it in quotes; "
+        hint = "put it in quotes, in a file; "  # on the command line Snakemake takes them off
     elif rule == "type" and isinstance(value, str):
         hint = _read_as_text(value, error.validator_value)
     what = f"the key {_show(value)}" if of_a_key else _show(value)

@@ -20,7 +20,7 @@ from mg.evaluation.attention import POINT_NAMES
 from mg.evaluation.pixels import check_fits, forward
 from mg.files import check_place
 from mg.progress import Progress
-from mg.training.device import use_processor
+from mg.training.device import configure_torch
 from mg.training.model import load_model
 
 _STORED = {"compression": "gzip", "fletcher32": True}
@@ -43,10 +43,15 @@ class Occlusion:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.stride < 1 or self.window > min(self.height, self.width):
+        if not 1 <= self.window <= min(self.height, self.width):
             raise UserError(
-                f"a {self.window}x{self.window} window with stride {self.stride} does not fit a "
-                f"{self.height}x{self.width} canvas; set window and stride of the saliency maps"
+                f"a {self.window}x{self.window} window does not fit a {self.height}x{self.width} "
+                "canvas; set the window of the saliency maps"
+            )
+        if not 1 <= self.stride <= self.window:
+            raise UserError(
+                f"a window of {self.window} pixels cannot be moved by {self.stride} and cover all; "
+                f"set the stride of the saliency maps to 1 to {self.window}"
             )
 
     @property
@@ -92,8 +97,9 @@ class Occlusion:
 def points_of_interest(output: np.ndarray) -> np.ndarray | None:
     """Seven points (y, x) of an output (H, W): `POINT_NAMES` of the box around what it shows.
 
-    The box spans the rows and the columns whose maximum is at least `BOX_THRESHOLD`; halves are
-    rounded down. A point is moved inwards where its 3x3 neighbourhood would leave the canvas.
+    The box spans the rows and the columns whose maximum is at least `BOX_THRESHOLD`. As in the
+    authors' code halves are rounded down at its centre, up at the middle of its sides. A point is
+    moved inwards where its 3x3 neighbourhood would leave the canvas.
 
     Returns:
         (7, 2) int64, or None if there are fewer than two such rows or columns.
@@ -103,10 +109,9 @@ def points_of_interest(output: np.ndarray) -> np.ndarray | None:
     if len(rows) < 2 or len(columns) < 2:
         return None
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
-    middle = (top + bottom) // 2
     points = np.array(
-        [(middle, (left + right) // 2)]
-        + [(y, x) for x in (left, right) for y in (top, middle, bottom)]
+        [((top + bottom) // 2, (left + right) // 2)]
+        + [(y, x) for x in (left, right) for y in (top, (top + bottom + 1) // 2, bottom)]
     )
     return points.clip(1, np.array(output.shape) - 2)
 
@@ -180,7 +185,7 @@ def saliency(
     """
     if count < 1 or batch < 1:
         raise UserError(f"count ({count}) and batch ({batch}) of saliency maps must be at least 1")
-    use_processor(threads)
+    configure_torch(threads)
     model, info = load_model(model_path, device)
     data = hdf5.load(data_path)
     check_fits(info, data, data_path)

@@ -164,12 +164,11 @@ def check_canvas(network: str, dataset: str, size: int, /, **options: Any) -> No
     spec = resolve_dataset(dataset)
     multiple = check_options(network, dataset, **options).settings.size_multiple
     if not spec.pixels:
-        if spec.family == "imagenet" and size >= 32 and size % 32 == 0:
-            return  # its classifier averages over whatever the five halvings leave
-        if size != spec.size:
+        whole = spec.family == "imagenet"  # it averages over whatever the five halvings leave
+        if size != spec.size and not (whole and size >= 32 and size % 32 == 0):
+            needed = "a multiple of 32" if whole else f"{spec.size} x {spec.size}"
             raise UserError(
-                f"network {network} for {dataset} needs images of {spec.size} x {spec.size} "
-                f"pixels, not {size}"
+                f"network {network} for {dataset} needs images of {needed} pixels, not {size}"
             )
     elif size < 1 or size % multiple:
         raise UserError(

@@ -136,6 +136,8 @@ MISTAKES = {
                             "data.tasks.translation.scale", "ascending"),
     "several digits where there is one": ("data: {tasks: {translation: {digits: [3, 1]}}}",
                                           "data.tasks.translation.digits", "one digit per image"),
+    "a step larger than the window": ("saliency: {window: 4, stride: 5}", "saliency.stride",
+                                      "leaves out pixels"),
     "a window larger than the canvas": ("saliency: {window: 40}", "saliency.window",
                                         "does not fit"),
 }  # fmt: skip
