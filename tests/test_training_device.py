@@ -164,10 +164,10 @@ def test_without_a_card_auto_is_the_processor_and_the_rest_is_refused():
 STEPS = """
 import resource, sys
 import torch
-from mg.training.device import use_processor
+from mg.training.device import configure_torch
 
 if sys.argv[1:]:
-    use_processor(int(sys.argv[1]))
+    configure_torch(int(sys.argv[1]))
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):

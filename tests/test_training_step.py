@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
 
 from mg.errors import UserError
@@ -21,7 +22,7 @@ from mg.training.step import (
     COMPILERS,
     build_step,
     choose_execution,
-    limit_compilers,
+    prepare_compiler,
 )
 from mg.training.team import ALONE, Team
 
@@ -107,6 +108,7 @@ def test_steps_from_buffers_in_place_are_the_same_bit_for_bit(recipe):
     ],
     ids=lambda small: small["network"],
 )
+@dynamo.patch(recompile_limit=1)  # PyTorch would compile the first alone
 def test_a_compiled_step_gives_the_same_weights(small):
     recipe = Recipe(optimizer="sgd", learning_rate=0.125, batch=8)
     plain, plain_loss, *_ = trained(recipe, **small)
@@ -134,7 +136,7 @@ def test_few_processes_compile_unless_the_user_says_otherwise(monkeypatch):
         monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
         if said:
             monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", said)
-        limit_compilers()
+        prepare_compiler()
         assert inductor.compile_threads == expected
 
 

@@ -13,7 +13,7 @@ from mg.files import check_place, write_json
 from mg.networks.counting import layers, longest_path, total
 from mg.progress import Progress
 from mg.records import read_run
-from mg.training.device import use_processor
+from mg.training.device import configure_torch
 from mg.training.model import load_model
 from mg.training.objective import objective
 
@@ -53,7 +53,7 @@ def evaluate(
     """
     if batch < 1:
         raise UserError(f"batch is {batch}; it must be at least 1")
-    use_processor(threads)
+    configure_torch(threads)
     model, info = load_model(model_path, device)
     run_path = Path(model_path).with_name("run.json")
     run = read_run(run_path) if run_path.exists() else {}

@@ -17,6 +17,7 @@ from mg.data.imagenet_preparation import decode, test_transform
 from mg.errors import UserError
 from mg.evaluation.pixels import forward
 from mg.files import atomic_path
+from mg.training.device import configure_torch
 from mg.training.model import load_model
 
 # One colour per digit of a segmentation; black is nothing.
@@ -57,6 +58,7 @@ def predict_images(
         UserError: the model or an image cannot be read, or the model gives pictures and there is
             no `output`, or one would overwrite an image; then nothing was written.
     """
+    configure_torch(None)
     model, info = load_model(model_path, device)
     spec = networks.resolve_dataset(info["dataset"])
     if spec.pixels and output is None:

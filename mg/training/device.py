@@ -22,8 +22,6 @@ def choose_device(request: str = "auto") -> torch.device:
     A card is claimed by a lock that lasts as long as the process: jobs side by side take different
     cards, the least used first. When there are more jobs than cards, they share them evenly.
     `CUDA_VISIBLE_DEVICES` is respected, whether it lists numbers, UUIDs or MIG instances.
-    On a card float32 means float32, as on a processor: by itself PyTorch lets convolutions round
-    their inputs to 10 bits (TF32).
 
     Args:
         request: `auto` (a CUDA device, or the processor where there is none; a line says so where
@@ -78,7 +76,6 @@ def _use(card: torch.device) -> torch.device:
         raise UserError(
             f"{card} cannot be used ({first_line(error)}); {advice}, or use --device cpu"
         ) from error
-    torch.backends.cudnn.allow_tf32 = False
     return card
 
 
@@ -92,11 +89,16 @@ def visible_cards() -> list[tuple[str, int]]:
     return [(uuid, used.get(uuid, 0)) for uuid in uuids]
 
 
-def use_processor(threads: int | None) -> None:
-    """Compute with so many threads of the processor (PyTorch's choice if None), on memory kept."""
+def configure_torch(threads: int | None) -> None:
+    """Compute with so many threads of the processor (PyTorch's choice if None), on memory kept.
+
+    On a card float32 means float32, as on a processor: by itself PyTorch lets convolutions round
+    their inputs to 10 bits (TF32).
+    """
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory(True)
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def keep_freed_memory(keep: bool) -> None:

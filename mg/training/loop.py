@@ -21,7 +21,7 @@ from mg.signals import collected
 from mg.training import messages
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints
-from mg.training.device import activation_type, use_processor
+from mg.training.device import activation_type, configure_torch
 from mg.training.feed import Feed, for_testing, for_training
 from mg.training.model import write_model
 from mg.training.objective import objective
@@ -73,7 +73,7 @@ def train(
         Interrupted: one of `mg.signals.STOPPING` came; a checkpoint was written.
     """
     device = torch.device(device)
-    use_processor(threads and max(1, threads // team.world))
+    configure_torch(threads and max(1, threads // team.world))
     if not team.first:
         log = _silence
     parts = _parts(training.recipe, team, log)

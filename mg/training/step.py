@@ -127,7 +127,7 @@ class CompiledStep(Step):
         devices = [self.device] if self.device.type == "cuda" else []
         self.tried = True
         try:
-            limit_compilers()
+            prepare_compiler()
             # The whole graph or none: where torch.compile gives up by itself it does not say so.
             self.share_of_loss = torch.compile(super().share_of_loss, fullgraph=True, dynamic=False)
             with torch.random.fork_rng(devices):
@@ -139,12 +139,17 @@ class CompiledStep(Step):
         self.model.load_state_dict(before)
 
 
-def limit_compilers() -> None:
-    """Let PyTorch compile with few processes, unless its own variable says how many."""
-    from torch._inductor import config  # takes a second
+def prepare_compiler() -> None:
+    """Let PyTorch compile as many networks as a process trains; by itself it stops after eight.
 
+    With few processes, unless its own variable says how many.
+    """
+    from torch._dynamo import config as dynamo  # takes a second
+    from torch._inductor import config as inductor
+
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit
     if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ:
-        config.compile_threads = min(COMPILERS, config.compile_threads)
+        inductor.compile_threads = min(COMPILERS, inductor.compile_threads)
 
 
 class GraphStep:
