@@ -1,6 +1,8 @@
 """The benchmarks run and print their tables, on a few small images."""
 
+import base64
 import csv
+import io
 import json
 import os
 import shutil
@@ -8,10 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch._inductor import config as inductor
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+from mg.evaluation import attention
+from mg.report.figures.saliency import HUES, saliency_image
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def printed(name, *arguments):
@@ -149,3 +157,27 @@ def test_the_kept_figure_of_rates_is_that_of_the_kept_histories(tmp_path, monkey
     assert all(f">{name}</text>" in drawn for name in small)
     assert drawn.count(">steps from 0.0412</text>") == 1  # they share a legend
     assert drawn == kept.read_text()
+
+
+def test_maps_in_a_notebook_are_measured_as_those_in_files(tmp_path):
+    """A notebook of our own maps, drawn as the authors draw theirs, with input and output."""
+    file = ROOT / "results/reference/wide/models/translation/r_pmg/seed0/saliency.h5"
+    maps = attention.read(file)
+    outputs = []
+    for image, output, of_points in zip(maps["input"], maps["output"], maps["map"], strict=True):
+        outputs.append({"data": {"text/plain": ["-------a place-------"]}})
+        digit = (image[0] >= 0.5).astype(float)
+        drawn = [np.repeat(1 - x[0][..., None], 3, 2) for x in (image, output)]
+        drawn += [saliency_image(m, digit, hue) for m, hue in zip(of_points, HUES, strict=True)]
+        for picture in drawn:
+            content = io.BytesIO()
+            Image.fromarray((picture * 255).round().astype(np.uint8)).save(content, "PNG")
+            png = base64.b64encode(content.getvalue()).decode()
+            outputs.append({"data": {"image/png": png, "text/plain": ["no images here"]}})
+    (tmp_path / "maps.ipynb").write_text(json.dumps({"cells": [{"outputs": outputs}]}))
+    (theirs,) = rows(text := printed("authors_saliency.py", tmp_path / "maps.ipynb", file), "R-PMG")
+    (ours,) = rows(text, "/")
+    assert theirs[1:] == ours[1:] and theirs[1] == "56"
+    ratio, shift = attention.attention_ratio(maps), attention.attention_shift(maps)
+    assert float(ours[4]) == pytest.approx(shift, abs=0.1)
+    assert float(ours[3]) == pytest.approx(ratio, abs=0.2)
