@@ -1,7 +1,10 @@
-"""Whether the parts of a workflow's configuration fit one another, as far as the package knows."""
+"""Whether the parts of a workflow's configuration fit one another, as far as the package knows, and
+what its networks cost.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 from mg import networks
@@ -53,11 +56,7 @@ def check(config: dict[str, Any]) -> None:
                 _check_clutter(task, data)
         elif training.get("output_prior"):
             raise UserError(f"training.output_prior: is for pixels, and {task} has classes")
-        key, size = {
-            "mnist": ("data.canvas", data["canvas"]),
-            "cifar": ("tasks", spec.size),
-            "imagenet": ("imagenet.crop", config["imagenet"]["crop"]),
-        }[spec.family]
+        key, size = _image_size(config, spec)
         for name in config["networks"]:
             entry = config["architectures"][name]
             with _naming(f"architectures.{name}.network"):
@@ -71,6 +70,47 @@ def check(config: dict[str, Any]) -> None:
                 networks.registry.check_options(entry["network"], task, **entry["options"])
             with _naming(key):
                 networks.check_canvas(entry["network"], task, size, **entry["options"])
+
+
+def count(config: dict[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
+    """What every network of a configuration that was checked costs for one image of each task.
+
+    Returns:
+        task → network → its `parameters`, `multiply_adds` and `outputs`, the numbers that its
+        layers put out.
+
+    Raises:
+        UserError: images too large for it; the message begins with the key.
+    """
+    # Not above: they need PyTorch, and checking does not.
+    from mg.networks.counting import layers, total
+
+    found, counted = {}, {}
+    for task in config["tasks"]:
+        spec = networks.resolve_dataset(task)
+        key, size = _image_size(config, spec)
+        for name in config["networks"]:
+            same = name, spec.family, spec.classes  # most tasks differ in their data alone
+            if same not in counted:
+                entry = config["architectures"][name]
+                model = networks.registry.skeleton(entry["network"], task, **entry["options"])
+                try:
+                    made_of = layers(model, (spec.channels, size, size))
+                except (RuntimeError, TypeError, OverflowError) as error:  # more than 2^63 bytes
+                    raise UserError(f"{key}: {size} is too large for {name}") from error
+                outputs = sum(prod(layer.output_shape) for layer in made_of)
+                counted[same] = total(model, made_of)._asdict() | {"outputs": outputs}
+            found.setdefault(task, {})[name] = counted[same]
+    return found
+
+
+def _image_size(config: dict[str, Any], spec: networks.registry.DatasetSpec) -> tuple[str, int]:
+    """The side of the images that networks are given, after the key that says it."""
+    return {
+        "mnist": ("data.canvas", config["data"]["canvas"]),
+        "cifar": ("tasks", spec.size),
+        "imagenet": ("imagenet.crop", config["imagenet"]["crop"]),
+    }[spec.family]
 
 
 def _check_clutter(task: str, data: dict[str, Any]) -> None:

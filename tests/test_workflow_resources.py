@@ -1,5 +1,6 @@
 """What jobs ask of a cluster follows from the configuration."""
 
+import math
 import re
 import subprocess
 import sys
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 import yte
-from test_workflow_configuration import CONFIGURATIONS, configuration, merged
+from test_workflow_configuration import configuration, merged
+
+from mg import configuration as package
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,9 +117,9 @@ def test_jobs_of_this_machine_share_its_memory(name, tmp_path):
     assert max(memory for _, memory, _ in jobs["train"]) == 3000
 
 
-def rules_of(config: dict) -> dict:
+def rules_of(config: dict, costs: dict | None = None) -> dict:
     """What resources.smk defines."""
-    rules = {"config": config, "family": configuration.family}
+    rules = {"config": config, "family": configuration.family, "COSTS": costs}
     exec((ROOT / "workflow/rules/resources.smk").read_text(), rules)
     return rules
 
@@ -132,18 +136,6 @@ def test_without_numbers_of_examples_there_are_as_many_as_in_the_paper():
     assert asked_for("imagenet", "test") == 50_000
 
 
-@pytest.mark.parametrize(
-    "task, network", [("rotation", "unet"), ("cifar10", "vgg"), ("imagenet", "r_mg")]
-)
-def test_an_option_of_nothing_is_the_papers(task, network):
-    def cost(**options):
-        architectures = {"any": {"network": network, "options": options}}
-        sizes = {"data": {"canvas": 64}, "imagenet": {"crop": 224}}
-        return rules_of({"architectures": architectures, **sizes})["multiply_adds"](task, "any")
-
-    assert cost(n_layer=None, depth=None, width=None) == cost()
-
-
 def test_saliency_has_the_memory_of_a_card_where_it_has_one(tmp_path):
     def memory(*gpu):
         found = asked(tmp_path, "config", "cpu", "--set-resources", *gpu, "evaluate:runtime=9")
@@ -154,21 +146,63 @@ def test_saliency_has_the_memory_of_a_card_where_it_has_one(tmp_path):
     assert min(on_card["saliency"]) > max(without["saliency"])
 
 
-@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
-def test_the_estimated_cost_is_near_the_true_one(path):
-    """Too low by less than the factor of two that a time limit has; not wastefully high."""
-    from mg import networks
-    from mg.networks.counting import count
+def test_time_and_memory_follow_from_what_the_networks_cost(tmp_path):
+    """Also with options that change a network in more than the width of its first grid."""
+    from mg.networks.counting import layers, total
+    from mg.networks.registry import skeleton
 
-    config = merged(ROOT / "config/config.yaml", path)
-    rules = rules_of(config)
-    for task in config["tasks"]:
-        spec = networks.registry.resolve_dataset(task)
-        size = config["data"]["canvas"] if spec.family == "mnist" else spec.size
-        for name in config["networks"]:
-            entry = config["architectures"][name]
-            model = networks.registry.skeleton(entry["network"], task, **entry["options"])
-            true = count(model, (spec.channels, size, size)).multiply_adds
-            assert true / 2 < rules["multiply_adds"](task, name) < 6 * true, (task, name)
-            if spec.family != "mnist" and "width" not in entry["options"]:
-                assert rules["multiply_adds"](task, name) == pytest.approx(true, rel=0.01)
+    odd = {
+        "unet": {"width": [16, 128, 512, 1024]},
+        "sg": {"width": 86},
+        "pmg": {"blocks": 30},
+        "r_pmg": {"width": [8, 64, 64]},
+    }
+    (tmp_path / "odd.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "tasks": ["rotation"],
+                "networks": [f"odd_{name}" for name in odd],
+                "data": {"canvas": 64, "digit_size": 28},
+                "training": {"tasks": {"rotation": {"epochs": 1, "iterations": 100, "batch": 64}}},
+                "architectures": {
+                    f"odd_{name}": {"network": name, "options": options}
+                    for name, options in odd.items()
+                },
+            }
+        )
+    )
+    expected, fixed = [], 1000 + 2 * 50_300 * 64**2 * 5 / 1e6  # of libraries and data
+    for name, options in odd.items():
+        model = skeleton(name, "rotation", **options)
+        found = layers(model, (1, 64, 64))
+        outputs = sum(math.prod(layer.output_shape) for layer in found)
+        parameters, multiply_adds = total(model, found)
+        minutes = math.ceil(10 + 2 * 3 * 6400 * multiply_adds / 1.5e10 / 60)
+        expected.append((math.ceil(fixed + 16e-6 * (64 * outputs + parameters)), minutes))
+    more = (tmp_path / "odd.yaml", "--resources", "mem_mb=99999")
+    jobs = asked(tmp_path, "config", "cpu", *more)
+    assert sorted(job[1:] for job in jobs["train"]) == sorted(expected)
+    assert len({minutes for _, minutes in expected}) == len(odd)
+
+
+@pytest.mark.parametrize("name", ["paper", "cifar100", "imagenet"])
+def test_where_nothing_was_counted_networks_cost_as_much_as_the_papers_largest(name):
+    config = merged(ROOT / "config/config.yaml", ROOT / f"config/{name}.yaml")
+    configuration.check(config)
+    counted = [cost for networks in package.count(config).values() for cost in networks.values()]
+    assumed = rules_of(config)["cost"](config["tasks"][0], config["networks"][0])
+    for what in ("multiply_adds", "outputs", "parameters"):
+        most = max(cost[what] for cost in counted)
+        assert most <= assumed[what] < 1.02 * most, what
+
+
+def test_snakemake_does_without_pytorch(tmp_path):
+    arguments = ["--dry-run", "--quiet", "--cores", "1", "--directory", str(tmp_path)]
+    arguments += ["--snakefile", str(ROOT / "workflow/Snakefile")]
+    script = (
+        "import sys, snakemake.cli\ntry: snakemake.cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr

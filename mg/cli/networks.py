@@ -39,9 +39,14 @@ def add_check(commands) -> None:
         from mg import configuration
         from mg.files import read_object
 
-        configuration.check(read_object(settings.file))
+        config = read_object(settings.file)
+        configuration.check(config)
+        print(json.dumps(configuration.count(config)))
 
-    description = "check that the parts of a workflow's configuration fit one another"
+    description = (
+        "check that the parts of a workflow's configuration fit one another; print what its "
+        "networks cost for one image, as JSON"
+    )
     parser = add_command(commands, "check", run, description)
     parser.add_argument(
         "file",

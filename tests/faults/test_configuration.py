@@ -131,6 +131,7 @@ MISTAKES = {
     "widths and grids that disagree": ("architectures: {pmg: {options: {grids: 7}}}",
                                        "architectures.pmg.options", "grids disagree"),
     "an impossible canvas": ("data: {canvas: 30}", "data.canvas", "a multiple of 4"),
+    "a canvas beyond all memory": ("data: {canvas: 1099511627776}", "data.canvas", "too large for"),
     "digits larger than the canvas": ("data: {digit_size: 40}", "data.canvas", "does not fit"),
     "a scale upside down": ("data: {tasks: {translation: {scale: [2, 1]}}}",
                             "data.tasks.translation.scale", "ascending"),
@@ -282,8 +283,38 @@ def test_whatever_the_check_by_the_package_ends_with_is_one_line(words, said, tm
     python.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 2\n")
     python.chmod(0o755)
     with pytest.raises(configuration.Mistake) as caught:
-        configuration.check_with_package({}, str(python), tmp_path / "memory")
+        configuration.check_with_package(whole(), str(python), tmp_path / "memory")
     assert str(caught.value) == said
+
+
+def whole() -> dict:
+    """The default configuration, filled in."""
+    config = configuration.load([ROOT / "config/config.yaml"])
+    configuration.check(config)
+    return config
+
+
+def test_the_package_is_asked_again_only_of_what_it_reads(tmp_path):
+    python, memory, asked = tmp_path / "python", tmp_path / "memory", tmp_path / "asked"
+    python.write_text(f"#!/bin/sh\necho >> {asked}\necho '{{}}'\n")
+    python.chmod(0o755)
+    config = whole()
+
+    def is_asked() -> bool:
+        asked.write_text("")
+        assert configuration.check_with_package(config, str(python), memory) == {}
+        return bool(asked.read_text())
+
+    assert is_asked() and not is_asked()
+    config["seeds"], config["run"] = [1, 2], "other"
+    config["training"]["tasks"]["translation"]["epochs"] = 100
+    assert not is_asked()
+    (remembered,) = memory.iterdir()
+    for damaged in (b"", b'{"rotation": {"pm', bytes(20), b"\xff"):
+        remembered.write_bytes(damaged)
+        assert is_asked() and not is_asked()
+    config["data"]["canvas"] = 64
+    assert is_asked()
 
 
 def test_a_broken_default_is_named_by_snakemake_too(tmp_path):

@@ -22,6 +22,7 @@ ROOT = Path(workflow.current_basedir).parents[1]
 
 # Jobs have the dependencies of the package, but this process only where it runs them itself.
 DEPLOYED = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+COSTS = None  # of networks, where nobody was asked
 try:
     configuration.check_files(workflow.configfiles)
     configuration.type_values(config, workflow.config_settings.config)
@@ -29,7 +30,7 @@ try:
     if workflow.is_main_process:
         configuration.check_own_images(config, "results")
     if not DEPLOYED:
-        configuration.check_with_package(
+        COSTS = configuration.check_with_package(
             config, sys.executable, Path(".snakemake", "checked-configurations")
         )
 except configuration.Mistake as mistake:

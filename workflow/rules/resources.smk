@@ -2,62 +2,30 @@
 # day and grows with every attempt, but for a training, which goes on in its next one.
 import math
 
-# Multiply-adds of the paper's networks for one image of 64 x 64, first grid 64 channels wide, in
-# millions; `mg networks` counts them.
-PAPER_COST = {"unet": 1240, "umg": 1910, "sg": 2490, "r_sg": 4920, "pmg": 1610, "r_pmg": 3170}
-# The same of the paper's classifiers: of 32 x 32 with one layer a block and for every further one; of
-# 224 x 224 by depth.
-CIFAR_COST = {
-    "vgg": (171, 407),
-    "resnet": (266, 321),
-    "mg": (117, 278),
-    "r_mg": (460, 555),
-    "pmg": (186, 282),
-    "r_pmg": (468, 564),
-}
-IMAGENET_COST = {"r_mg": {34: 5760, 18: 2770}, "r_pmg_seg": {30: 9520, 52: 18270}}  # usual first
-FIRST_WIDTH = {"vgg": 102}  # the paper's where it is not 64
 # Multiply-adds a second of a modest GPU, and of one processor core without bfloat16.
 GPU_SPEED, CORE_SPEED = 3e12, 1.5e10
 GPU_STEP = 0.02  # seconds that launching the kernels of one step takes, however small they are
+# Where nothing was counted: the most that the paper's networks cost for each pixel of their images.
+MOST_COST = {
+    "mnist": {"multiply_adds": 1.21e6, "outputs": 1670, "parameters": 1450},
+    "cifar": {"multiply_adds": 2.11e6, "outputs": 1270, "parameters": 91300},
+    "imagenet": {"multiply_adds": 3.65e5, "outputs": 218, "parameters": 1220},
+}
+# Four copies in float32: an output is also normalised, concatenated and has a gradient, a parameter
+# has a gradient and an optimiser's two moments.
+VALUE_MB = 16e-6
 PYTHON_MB, CUDA_MB = 1000, 3000  # host memory of the libraries alone
 MOST_MEMORY = 3  # times the estimate
 DECODERS = 8  # processes that decode photographs for one GPU
 
 
-def option(network, name, usual):
-    """A network's option; the usual value where the configuration says none, or no such."""
-    value = config["architectures"][network]["options"].get(name)
-    return value if type(value) is type(usual) else usual
-
-
-def first_width(network):
-    """Channels of a network's first grid; the paper's where the configuration does not say."""
-    width = config["architectures"][network]["options"].get("width")
-    while isinstance(width, list) and width:
-        width = width[0]
-    return width if isinstance(width, int) else paper_width(network)  # a name stands for those too
-
-
-def paper_width(network):
-    """Channels of a network's first grid in the paper."""
-    return FIRST_WIDTH.get(config["architectures"][network]["network"], 64)
-
-
-def multiply_adds(task, network):
-    """Roughly the multiply-adds of a network of the configuration for one image of a task."""
-    name, layers = config["architectures"][network]["network"], option(network, "n_layer", 1)
-    if family(task) == "imagenet":
-        costs = IMAGENET_COST.get(name, IMAGENET_COST["r_pmg_seg"])
-        paper = costs.get(option(network, "depth", next(iter(costs))), max(costs.values()))
-        side = config["imagenet"]["crop"] / 224
-    elif family(task) == "cifar":
-        first, further = CIFAR_COST.get(name, CIFAR_COST["r_pmg"])
-        paper, side = first + (layers - 1) * further, 1
-    else:
-        paper = PAPER_COST.get(name, max(PAPER_COST.values())) * layers
-        side = config["data"]["canvas"] / 64
-    return 1e6 * paper * (side * first_width(network) / paper_width(network)) ** 2
+def cost(task, network):
+    """What a network costs for one image of a task, as `mg check` counted it."""
+    if COSTS:
+        return COSTS[task][network]
+    sides = {"mnist": config["data"]["canvas"], "cifar": 32, "imagenet": config["imagenet"]["crop"]}
+    pixels = sides[family(task)] ** 2
+    return {name: pixels * most for name, most in MOST_COST[family(task)].items()}
 
 
 def examples(task, split):
@@ -139,21 +107,19 @@ def train_minutes(wildcards, threads):
     """Time limit of a training, which goes on in its next attempt: a backward pass costs two forward."""
     steps = training(wildcards.task, "epochs") * training(wildcards.task, "iterations")
     images = steps * training(wildcards.task, "batch")
-    work = 3 * images * multiply_adds(wildcards.task, wildcards.network)
+    work = 3 * images * cost(wildcards.task, wildcards.network)["multiply_adds"]
     return minutes("train", work, steps, threads)
 
 
 def train_memory(wildcards, attempt):
-    """Host memory of a training in MB: the data twice while they are read, then the activations."""
+    """Host memory of a training in MB: the data twice while they are read, then what is computed."""
     if asked_gpus("train"):
         computing = CUDA_MB
     else:
-        # A convolution of width w does 9 w multiply-adds for a value; three copies of it are kept.
-        values = multiply_adds(wildcards.task, wildcards.network) / (
-            9 * first_width(wildcards.network)
-        )
         parts = max(batch_parts(wildcards.task, wildcards.network), processes())
-        computing = training(wildcards.task, "batch") / parts * values * 12 / 1e6
+        images = training(wildcards.task, "batch") / parts
+        values = cost(wildcards.task, wildcards.network)
+        computing = VALUE_MB * (images * values["outputs"] + values["parameters"])
     data = 2 * data_mb(wildcards.task, "train", "valid")
     # Not only want of memory ends an attempt, and there may be many.
     return math.ceil(PYTHON_MB + data + computing) * processes() * min(attempt, MOST_MEMORY)
@@ -164,7 +130,7 @@ def evaluate_minutes(wildcards, threads, attempt):
     number = examples(wildcards.task, "test")
     if family(wildcards.task) == "imagenet" and config["imagenet"]["ten_crops"]:
         number *= 11  # the centre, and the ten
-    work = number * multiply_adds(wildcards.task, wildcards.network)
+    work = number * cost(wildcards.task, wildcards.network)["multiply_adds"]
     return minutes("evaluate", work, number / 100, threads, attempt)
 
 
@@ -189,5 +155,5 @@ def saliency_minutes(wildcards, threads, attempt):
     settings = config["saliency"]
     positions = (config["data"]["canvas"] // settings["stride"]) ** 2
     images = settings["examples"] * positions
-    work = images * multiply_adds(wildcards.task, wildcards.network)
+    work = images * cost(wildcards.task, wildcards.network)["multiply_adds"]
     return minutes("saliency", work, images / 100, threads, attempt)
