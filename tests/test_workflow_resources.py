@@ -40,6 +40,22 @@ def asked(directory: Path, configuration: str, profile: str, *arguments: str) ->
     return found
 
 
+def with_profile(resources: str, directory: Path) -> subprocess.CompletedProcess:
+    """A dry run of the paper's configuration with a profile that sets resources of rules."""
+    profile = directory / "profile"
+    profile.mkdir()
+    (profile / "profile.yaml").write_text(f"set-resources: {{{resources}}}")
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1"),
+            *("--snakefile", ROOT / "workflow/Snakefile", "--directory", directory),
+            *("--workflow-profile", profile, "--configfile", ROOT / "config/paper.yaml"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+
+
 def test_a_small_run_asks_for_little_and_a_large_one_for_a_day_at_most(tmp_path):
     gpu = [f"{rule}:gpu=1" for rule in ("train", "evaluate", "saliency")]
     demo = asked(tmp_path, "config", "default", "--set-resources", *gpu)
@@ -59,26 +75,59 @@ def test_without_a_gpu_time_is_that_of_a_processor(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "message"),
+    "said, message",
     [
-        ("3", "profile: 3 processes cannot share the batch of 64 of unet on segmentation"),
-        ('"4 if True else 1"', "profile: gpu of train is an expression; allowed is a number"),
+        (
+            "train: {gpu: 3}",
+            "3 processes cannot share the batch of 64 of unet on segmentation in 3 equal parts; "
+            "allowed is another number of GPUs under train",
+        ),
+        (
+            'train: {gpu: "4 if True else 1"}',
+            "gpu of train is an expression; allowed is a number",
+        ),
+        ("train: {processes: 0}", "processes of train is 0; allowed is at least 1"),
+        (
+            "train: {device: gpu}",
+            "device of train is gpu; allowed is one of auto, cpu, cuda, cuda:N",
+        ),
+        (
+            "saliency: {device: \"'cuda-0'\"}",
+            "device of saliency is cuda-0; allowed is one of auto, cpu, cuda, cuda:N",
+        ),
+        (
+            "train: {execution: fast}",
+            "execution of train is fast; allowed is one of auto, eager, graph, compiled",
+        ),
     ],
 )
-def test_what_cannot_be_trained_by_so_many_is_said_before_any_job(gpus, message, tmp_path):
-    profile = tmp_path / "profile"
-    profile.mkdir()
-    (profile / "profile.yaml").write_text(f"set-resources: {{train: {{gpu: {gpus}}}}}")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1"),
-            *("--snakefile", ROOT / "workflow/Snakefile", "--directory", tmp_path),
-            *("--workflow-profile", profile, "--configfile", ROOT / "config/paper.yaml"),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(message)
+def test_what_no_job_can_do_is_said_before_any_job(said, message, tmp_path):
+    done = with_profile(said, tmp_path)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == f"profile: {message}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "train: {device: 'cuda:1', execution: eager, processes: 1}",
+        "evaluate: {device: \"'cpu'\"}",
+        "train: {execution: \"'graph' if attempt == 1 else 'eager'\"}",
+    ],
+)
+def test_what_jobs_can_do_or_they_alone_know_is_left_to_them(said, tmp_path):
+    done = with_profile(said, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_words_in_a_profile_are_those_that_the_package_takes():
+    from mg.training.step import EXECUTIONS
+
+    words = rules_of({})["WORDS"]
+    assert words["execution"] == ("auto", *EXECUTIONS)
+    *first, last = words["device"]
+    told = f'help="{", ".join(first)} or {last}"'
+    assert told in (ROOT / "mg/cli/arguments.py").read_text()
 
 
 def test_a_variants_batches_come_in_the_parts_of_its_network(tmp_path):

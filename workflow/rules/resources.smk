@@ -17,6 +17,11 @@ VALUE_MB = 16e-6
 PYTHON_MB, CUDA_MB = 1000, 3000  # host memory of the libraries alone
 MOST_MEMORY = 3  # times the estimate
 DECODERS = 8  # processes that decode photographs for one GPU
+# What `mg` takes for resources that are words.
+WORDS = {
+    "device": ("auto", "cpu", "cuda", "cuda:N"),
+    "execution": ("auto", "eager", "graph", "compiled"),
+}
 
 
 def cost(task, network):
@@ -48,16 +53,21 @@ def data_mb(task, *splits):
     return number * config["data"]["canvas"] ** 2 * (4 + classes) / 1e6
 
 
-def asked(step, resource, usual):
-    """A resource of each job of a rule: the profile's word, else the usual."""
+def from_profile(step, resource):
+    """What the profile says of a resource of a rule, as Snakemake holds it; None if nothing."""
     for name, resources in workflow.resource_settings.overwrite_resources.items():
         # In a workflow that has this one as a module, the names may have a prefix.
         if (name == step or name.endswith(f"_{step}")) and resource in resources:
-            try:
-                return resources[resource].value
-            except ValueError:
-                sys.exit(f"profile: {resource} of {step} is an expression; allowed is a number")
-    return usual
+            return resources[resource]
+
+
+def asked(step, resource, usual):
+    """The number that each job of a rule asks for, the usual one if the profile says none."""
+    try:
+        said = from_profile(step, resource)
+        return usual if said is None else said.value
+    except ValueError:
+        sys.exit(f"profile: {resource} of {step} is an expression; allowed is a number")
 
 
 def asked_gpus(step):
@@ -70,8 +80,20 @@ def processes():
     return asked("train", "processes", max(1, asked_gpus("train")))
 
 
-def check_processes():
-    """Refuse a number of processes that cannot share a batch, before any job."""
+def check_profile():
+    """Refuse, before any job, what `mg` would refuse in each: words, and numbers of processes."""
+    for resource, words in WORDS.items():
+        pattern = "|".join(words).replace("N", r"\d+")
+        for step in ("train", "evaluate", "saliency"):
+            said = from_profile(step, resource)
+            word = "auto" if said is None else str(said.raw).strip("'\"")
+            # All else is an expression, whose value only a job knows.
+            if re.fullmatch(r"[\w:.-]+", word) and not re.fullmatch(pattern, word):
+                sys.exit(
+                    f"profile: {resource} of {step} is {word}; allowed is one of {', '.join(words)}"
+                )
+    if processes() < 1:
+        sys.exit(f"profile: processes of train is {processes()}; allowed is at least 1")
     for task in TASKS:
         for network in NETWORKS:
             parts = batch_parts(task, network)

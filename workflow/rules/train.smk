@@ -1,4 +1,4 @@
-check_processes()
+check_profile()
 
 
 rule train:
