@@ -328,7 +328,7 @@ class Interleaved(Training):
 
 def forget() -> None:
     """Give back what the trainings of a network held: recorded steps, compiled code."""
-    torch.compiler.reset()  # it compiles a function for so many networks, then no more
+    torch.compiler.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

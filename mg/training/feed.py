@@ -255,8 +255,8 @@ class Photographs(Feed):
     """Image files, decoded by `workers` processes ahead of their use.
 
     Drawn with replacement, as every task's examples are, classes evenly. A file that cannot be
-    decoded is left
-    out, with a warning the first time: in training the next readable one takes its place.
+    decoded is left out, with a warning the first time: in training the next readable one takes its
+    place.
     """
 
     def __init__(
