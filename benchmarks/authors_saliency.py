@@ -24,10 +24,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mg.errors import UserError, first_line  # noqa: E402
 from mg.evaluation.attention import (  # noqa: E402
     POINT_NAMES,
     attention_ratio,
     attention_shift,
+    bounding_box,
     read,
 )
 from mg.report.figures.saliency import HUES, saliency_image  # noqa: E402
@@ -37,9 +39,19 @@ Maps = dict[str, np.ndarray]
 
 
 def pictures_of(notebook: Path) -> Iterator[list[np.ndarray]]:
-    """The pictures (H, W, 3) in [0, 1] of each place of the digit; its name precedes them."""
+    """The pictures (H, W, 3) in [0, 1] of each place of the digit; its name precedes them.
+
+    Raises:
+        UserError: it cannot be read, or is no notebook with pictures.
+    """
     found: list[np.ndarray] = []
-    for cell in json.loads(notebook.read_text())["cells"]:
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{notebook} is no readable notebook: {first_line(error)}") from error
+    if "image/png" not in str(cells):
+        raise UserError(f"{notebook} shows no pictures; run its cells, then save it")
+    for cell in cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/png" in data:
@@ -69,9 +81,7 @@ def seen(places: Iterator[list[np.ndarray]]) -> Maps:
             if not np.isin(value, (0, 1)).all() or not level.any():
                 continue  # the input or the output
             digit = value == 0
-            rows, columns = (np.flatnonzero(digit.any(axis)) for axis in (1, 0))
-            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            level[digit] = level[box][~digit[box]].mean()
+            level[digit] = level[bounding_box(digit) & ~digit].mean()
             angle = np.abs(np.subtract(HUES, np.median(hue[level > 0.3])))
             of_points[np.minimum(angle, 1 - angle).argmin()] = level
             shown = digit
@@ -93,10 +103,13 @@ def main() -> None:
     parser.add_argument("notebook", type=Path, help="saliency-map-hsv.ipynb of the authors")
     parser.add_argument("saliency", type=Path, nargs="*", help="files of maps to compare with")
     settings = parser.parse_args()
+    try:
+        rows = [row("R-PMG in the authors' notebook", seen(pictures_of(settings.notebook)))]
+        rows += [row(str(path), seen(drawn_of(read(path)))) for path in settings.saliency]
+    except UserError as error:
+        sys.exit(f"authors_saliency.py: {error}")
     print("| maps of | maps | canvas coloured | ratio | shift |\n|---|---:|---:|---:|---:|")
-    print(row("R-PMG in the authors' notebook", seen(pictures_of(settings.notebook))))
-    for path in settings.saliency:
-        print(row(str(path), seen(drawn_of(read(path)))))
+    print(*rows, sep="\n")
 
 
 if __name__ == "__main__":

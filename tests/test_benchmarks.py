@@ -181,3 +181,19 @@ def test_maps_in_a_notebook_are_measured_as_those_in_files(tmp_path):
     ratio, shift = attention.attention_ratio(maps), attention.attention_shift(maps)
     assert float(ours[4]) == pytest.approx(shift, abs=0.1)
     assert float(ours[3]) == pytest.approx(ratio, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("no JSON", "is no readable notebook"),
+        ('{"name": "maps"}', "is no readable notebook"),
+        ('{"cells": [{"outputs": []}]}', "shows no pictures"),
+    ],
+)
+def test_what_is_no_notebook_with_maps_is_refused_in_one_line(tmp_path, text, problem):
+    (file := tmp_path / "maps.ipynb").write_text(text)
+    command = [sys.executable, str(BENCHMARKS / "authors_saliency.py"), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1 and f"{file} {problem}" in done.stderr

@@ -54,7 +54,7 @@ def attention_ratio(maps: dict) -> float | None:
         The ratio, infinite if nothing lies elsewhere; None for empty maps, or if all boxes are the
         same (one input, or images without an empty background).
     """
-    boxes = np.array([_box(image[0]) for image in maps["input"]])
+    boxes = np.array([bounding_box(image[0]) for image in maps["input"]])
     if (boxes == boxes[:1]).all():
         return None
     own, other = [], []
@@ -82,7 +82,8 @@ def attention_shift(maps: dict) -> float | None:
     Returns:
         The slope; None for fewer than two maps of a point, or digits that all lie in one place.
     """
-    digits = np.array([_centre(_box(image[0])) for image in maps["input"]]).reshape(-1, 2)
+    boxes = [bounding_box(image[0]) for image in maps["input"]]
+    digits = np.array([_centre(box) for box in boxes]).reshape(-1, 2)
     together, alone = 0.0, 0.0
     for of_inputs in np.moveaxis(maps["map"], 1, 0):
         used = of_inputs.any((1, 2)) & np.isfinite(digits).all(1)
@@ -104,7 +105,8 @@ def _centre(weights: np.ndarray) -> tuple[float, float]:
     return float(share.sum(1) @ rows), float(share.sum(0) @ columns)
 
 
-def _box(image: np.ndarray) -> np.ndarray:
+def bounding_box(image: np.ndarray) -> np.ndarray:
+    """The smallest box that holds all of `image` (H, W) but zeros: (H, W), true inside."""
     rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
     box = np.zeros(image.shape, bool)
     if len(rows):
