@@ -112,6 +112,7 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
         found.append(replace(found[-1], name="+ CUDA graph", execution="graph"))
     else:
         found.append(replace(found[-1], name="+ freed memory kept", keep=True))
+        found.append(replace(found[-1], name="+ denormals flushed", flush=True))
     ours = found[-1] = replace(found[-1], name=found[-1].name + " (ours)")
     if cuda:
         precise = replace(ours, activations=torch.float32, rounded=False)
@@ -121,8 +122,6 @@ def variants(device: torch.device, compiled: bool) -> list[Variant]:
             replace(ours, name="ours, plain modules", faster=False),
             replace(ours, name="ours, contiguous", channels_last=False),
         ]
-    else:
-        found.append(replace(ours, name="ours, denormals flushed", flush=True))
     if compiled:
         joined = replace(ours, name="ours, compiled", execution="compiled")
         found += [joined, replace(joined, name="ours, compiled, neighbours apart", apart=True)]

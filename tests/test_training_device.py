@@ -193,6 +193,29 @@ def test_a_card_that_pytorch_cannot_use_is_told_of(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err == ""
 
 
+PRODUCTS = """
+import sys
+import torch
+from mg.training.device import configure_torch
+
+if sys.argv[1:]:
+    configure_torch(int(sys.argv[1]))
+small = torch.full((1024, 1024), 1e-30)  # every thread has a part of it
+print(*((small * 1e-10).count_nonzero().item(), (small @ (1e-13 * torch.eye(1024))).max().item()))
+"""
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot flush them")
+def test_denormal_numbers_are_zero_in_every_thread():
+    def products(*arguments):
+        command = [sys.executable, "-c", PRODUCTS, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [float(word) for word in done.stdout.split()]
+
+    assert products("4") == [0, 0]
+    assert products()[0] == 2**20
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
 def test_the_processor_reuses_the_memory_of_tensors_that_are_gone():
     def faults_and_threads(*arguments):

@@ -92,11 +92,15 @@ def visible_cards() -> list[tuple[str, int]]:
 def configure_torch(threads: int | None) -> None:
     """Compute with so many threads of the processor (PyTorch's choice if None), on memory kept.
 
+    Denormal numbers count as zero on a processor, which is slow at them: the momentum of channels
+    that no longer learn decays to such (docs/performance.md says what they cost).
+
     On a card float32 means float32, as on a processor: by itself PyTorch lets convolutions round
     their inputs to 10 bits (TF32).
     """
     if threads:
         torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
     keep_freed_memory(True)
     torch.backends.cudnn.allow_tf32 = False
 
