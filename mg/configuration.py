@@ -9,7 +9,7 @@ from typing import Any
 
 from mg import networks
 from mg.data import clutter, mnist
-from mg.errors import UserError
+from mg.errors import UserError, first_line
 from mg.records import wrong_entry
 
 # What is read of a configuration, and of each architecture in it.
@@ -80,7 +80,8 @@ def count(config: dict[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
         layers put out.
 
     Raises:
-        UserError: images too large for it; the message begins with the key.
+        UserError: a network that fails, of its own or since images are too large for it; the
+            message begins with the key.
     """
     # Not above: they need PyTorch, and checking does not.
     from mg.networks.counting import layers, total
@@ -93,11 +94,16 @@ def count(config: dict[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
             same = name, spec.family, spec.classes  # most tasks differ in their data alone
             if same not in counted:
                 entry = config["architectures"][name]
-                model = networks.registry.skeleton(entry["network"], task, **entry["options"])
                 try:
+                    model = networks.registry.skeleton(entry["network"], task, **entry["options"])
                     made_of = layers(model, (spec.channels, size, size))
-                except (RuntimeError, TypeError, OverflowError) as error:  # more than 2^63 bytes
-                    raise UserError(f"{key}: {size} is too large for {name}") from error
+                except Exception as error:  # it may be a user's own
+                    if "overflow" in str(error).lower():  # of a number of bytes
+                        raise UserError(f"{key}: {size} is too large for {name}") from error
+                    raise UserError(
+                        f"architectures.{name}: this network fails on images of {size} pixels: "
+                        f"{first_line(error)} (`mg describe` shows where)"
+                    ) from error
                 outputs = sum(prod(layer.output_shape) for layer in made_of)
                 counted[same] = total(model, made_of)._asdict() | {"outputs": outputs}
             found.setdefault(task, {})[name] = counted[same]

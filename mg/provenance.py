@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def commit() -> str | None:
     """Commit of the checkout that runs; None outside git.
 
-    With `+changes` if files differ from it, `+unknown` if git does not say.
+    With `+changes` if files differ from it, and a checksum of the package's code as it is then;
+    with `+unknown` if git does not say.
 
     A container or an installed package has no git folder: there MG_COMMIT, set when it was built,
     speaks for it.
@@ -39,7 +41,16 @@ def commit() -> str | None:
     if head is None:
         return os.environ.get("MG_COMMIT") or None
     changed = git("status", "--porcelain", "--", "mg", "workflow")
-    return head + ("+unknown" if changed is None else "+changes" if changed else "")
+    if changed:
+        return f"{head}+changes-{_checksum_of_code():08x}"
+    return head if changed == "" else f"{head}+unknown"
+
+
+def _checksum_of_code() -> int:
+    checksum = 0
+    for path in sorted((ROOT / "mg").rglob("*.py")):
+        checksum = zlib.crc32(path.read_bytes(), checksum)
+    return checksum
 
 
 def versions() -> dict[str, str]:

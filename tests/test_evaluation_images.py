@@ -90,6 +90,28 @@ def test_a_segmentation_is_drawn_in_colours(tmp_path):
     assert (picture == 0).all(-1).sum() == 256 - sum(answer["pixels"].values())
 
 
+def test_images_are_read_as_they_are_seen(tmp_path):
+    """What is transparent is black; a photograph is turned as its camera says."""
+    model = save(tmp_path / "model.pt", "pmg", "segmentation", {"width": [8, 4]}, PIXELS)
+    digit = np.zeros((16, 16), np.uint8)
+    digit[2:12, 3:7] = 200
+    Image.fromarray(digit).save(tmp_path / "plain.png")
+    white = Image.new("L", (16, 16), "white")
+    white.putalpha(Image.fromarray(digit))
+    white.save(tmp_path / "transparent.png")
+    turned = Image.fromarray(digit).transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    names = ("plain", "transparent", "turned")
+    paths = [tmp_path / f"{name}.png" for name in names]
+    plain, *others = predict_images(model, paths, output=tmp_path / "out")
+    assert plain["pixels"]
+    picture = (tmp_path / "out/plain.png").read_bytes()
+    for name, other in zip(names[1:], others, strict=True):
+        assert other["pixels"] == plain["pixels"], name
+        assert (tmp_path / f"out/{name}.png").read_bytes() == picture
+
+
 def test_a_spatial_task_gives_an_image(tmp_path):
     options = {"width": [4, 2], "grids": 2}
     model_path = save(tmp_path / "model.pt", "pmg", "translation", options, PIXELS)

@@ -53,10 +53,10 @@ def test_positions_of_the_paper():
 
 
 def test_copies_differ_from_the_input_in_the_window_alone():
-    x = torch.rand(1, 10, 12)
-    occlusion = Occlusion(10, 12, window=3, stride=2, seed=5)
+    x = torch.rand(1, 11, 13)
+    occlusion = Occlusion(11, 13, window=3, stride=2, seed=5)
     copies = torch.cat(list(occlusion.copies(x, batch=7)))
-    positions = [(top, left) for top in range(0, 8, 2) for left in range(0, 10, 2)]
+    positions = [(top, left) for top in range(0, 9, 2) for left in range(0, 11, 2)]
     assert len(copies) == len(positions) == len(occlusion)
     for copy, (top, left), noise in zip(copies, positions, occlusion.noise(), strict=True):
         expected = x.clone()
@@ -70,14 +70,14 @@ def test_agrees_with_a_plain_loop():
         nn.Conv2d(1, 4, 5, padding=2), nn.Tanh(), nn.Conv2d(4, 1, 5, padding=2)
     ).eval()
     nn.init.normal_(model[2].weight)
-    x = torch.rand(1, 16, 20)
+    x = torch.rand(1, 17, 20)
     window, stride, seed = 5, 3, 2
     with torch.inference_mode():
         output = forward(model, x[None]).sigmoid()[0]
         points = np.array([[1, 1], [8, 10], [14, 18], [7, 3]])
-        expected = np.zeros((len(points), 16, 20))
-        noise = iter(Occlusion(16, 20, window, stride, seed).noise())
-        for top in range(0, 16 - window + 1, stride):
+        expected = np.zeros((len(points), 17, 20))
+        noise = iter(Occlusion(17, 20, window, stride, seed).noise())
+        for top in range(0, 17 - window + 1, stride):
             for left in range(0, 20 - window + 1, stride):
                 occluded = x.clone()
                 occluded[0, top : top + window, left : left + window] = next(noise)
@@ -86,7 +86,7 @@ def test_agrees_with_a_plain_loop():
                     impact = change[y - 1 : y + 2, x_ - 1 : x_ + 2].max()
                     if impact >= 0.1:
                         expected[i, top : top + window, left : left + window] += impact
-        occlusion = Occlusion(16, 20, window, stride, seed)
+        occlusion = Occlusion(17, 20, window, stride, seed)
         maps = saliency_maps(model, x, output, points, occlusion, batch=6)
     assert (expected > 0).any((1, 2)).all()
     np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5)
@@ -188,6 +188,8 @@ def test_mistakes_are_explained(tmp_path):
         Occlusion(16, 16, window=20)
     with pytest.raises(UserError, match="stride of the saliency maps to 1 to 4"):
         Occlusion(16, 16, window=4, stride=5)
+    with pytest.raises(UserError, match=r"leaves out 1 of 17 at the edge; .* a divisor of 13"):
+        Occlusion(16, 17, window=4, stride=2)
     translation = (
         save_model(tmp_path / "t.pt", "translation"),
         save_data(tmp_path / "t.h5", "translation"),

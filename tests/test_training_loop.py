@@ -518,6 +518,32 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path):
     assert checkpoint.read_bytes() == before
 
 
+@pytest.mark.parametrize("part", ["model", "optimizer"])
+def test_a_checkpoint_of_another_network_of_that_name_is_refused(tiny, tmp_path, part):
+    """As where its code changed meanwhile."""
+    checkpoint = interrupted(tiny, tmp_path)
+    state = read_torch(checkpoint)
+    if part == "model":
+        state["model"].popitem()
+    else:
+        state["optimizer"]["param_groups"][0]["params"].pop()
+    torch.save(state, checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(
+        UserError, match=rf"{tmp_path}/checkpoints holds .* delete it to start anew"
+    ):
+        train(tiny, tmp_path)
+    assert checkpoint.read_bytes() == before
+
+
+def test_validation_on_what_is_trained_on_is_said(tiny, tmp_path):
+    said = "validation is on examples that are trained on"
+    for name, expected in ("train.h5", True), ("valid.h5", False):
+        lines = []
+        train(tiny, tmp_path / name, log=lines.append, valid_file=tiny / name)
+        assert any(line.startswith(said) for line in lines) is expected
+
+
 def test_a_training_that_goes_on_with_other_code_says_so(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "commit", lambda: "before")
     interrupted(tiny, tmp_path)

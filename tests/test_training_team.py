@@ -112,9 +112,19 @@ def test_what_processes_cannot_share_is_refused(tiny, tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "batch 9 cannot be shared by 2 processes" in line
-    asked[asked.index("cpu")] = "cuda:0"
+    for device, problem in ("cuda:0", "device cuda:0 is one card"), ("gpu", "device 'gpu' is not"):
+        asked[asked.index("--device") + 1] = device
+        done = subprocess.run(asked, capture_output=True, text=True)
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 2 and problem in line
+
+
+def test_kernels_of_one_pixel_bring_no_warnings(tiny, tmp_path):
+    asked = command(tiny, tmp_path, 1, "--processes", "2", iterations=2)
+    asked[asked.index("pmg")] = "umg"
+    asked[asked.index(json.dumps(WIDTH))] = json.dumps({"width": [8, 8]})
     done = subprocess.run(asked, capture_output=True, text=True)
-    assert done.returncode == 2 and "device cuda:0 is one card" in done.stderr
+    assert done.returncode == 0 and "arning" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -142,6 +144,22 @@ def test_a_card_that_pytorch_cannot_use_is_told(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+def test_images_of_ones_own_have_the_side_that_the_configuration_says(tmp_path):
+    config = merged(ROOT / "config/config.yaml") | {"tasks": ["translation"]}
+    configuration.check(config)
+    config["data"] |= {"mode": "own", "canvas": 48}
+    for split in "train", "valid", "test":
+        path = tmp_path / "demo/data/translation" / f"{split}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(path, "w") as file:
+            file["x"] = np.zeros((2, 1, 32, 32), np.float32)
+            file.attrs["mode"] = np.bytes_(b"own")
+    with pytest.raises(configuration.Mistake, match=r"^data.canvas: 48, but .* images of 32 x 32;"):
+        configuration.check_own_images(config, tmp_path)
+    config["data"]["canvas"] = 32
+    configuration.check_own_images(config, tmp_path)
+
+
 def test_only_the_schemas_keys_are_accepted():
     config = merged(ROOT / "config/config.yaml") | {"netwroks": ["pmg"]}
     (error,) = Draft202012Validator(SCHEMA).iter_errors(config)
@@ -158,9 +176,9 @@ def test_what_is_left_out_is_checked_as_it_will_be_filled_in(monkeypatch):
         configuration.check(config)
     assert config["saliency"]["stride"] == 2 and config["mnist"]["sources"]
     del config["data"]["canvas"]  # another default of the schema, and it is allowed
-    monkeypatch.setitem(SCHEMA["properties"]["data"]["properties"]["canvas"], "default", 80)
+    monkeypatch.setitem(SCHEMA["properties"]["data"]["properties"]["canvas"], "default", 81)
     configuration.check(config)
-    assert config["data"]["canvas"] == 80
+    assert config["data"]["canvas"] == 81
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)

@@ -1,10 +1,12 @@
 """What jobs ask of a cluster follows from the configuration."""
 
+import json
 import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -13,6 +15,7 @@ import yte
 from test_workflow_configuration import configuration, merged
 
 from mg import configuration as package
+from mg.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,6 +90,14 @@ def test_without_a_gpu_time_is_that_of_a_processor(tmp_path):
             "gpu of train is an expression; allowed is a number",
         ),
         ("train: {processes: 0}", "processes of train is 0; allowed is at least 1"),
+        (
+            "train: {processes: 2, device: 'cuda:1'}",
+            "device of train is cuda:1, one card for 2 processes; allowed is cuda",
+        ),
+        (
+            "evaluate: {device: ''}",
+            "device of evaluate is empty; allowed is one of auto, cpu, cuda, cuda:N",
+        ),
         (
             "train: {device: gpu}",
             "device of train is gpu; allowed is one of auto, cpu, cuda, cuda:N",
@@ -227,11 +238,74 @@ def test_time_and_memory_follow_from_what_the_networks_cost(tmp_path):
         outputs = sum(math.prod(layer.output_shape) for layer in found)
         parameters, multiply_adds = total(model, found)
         minutes = math.ceil(10 + 2 * 3 * 6400 * multiply_adds / 1.5e10 / 60)
-        expected.append((math.ceil(fixed + 16e-6 * (64 * outputs + parameters)), minutes))
+        expected.append((math.ceil(1.1 * (fixed + 16e-6 * (64 * outputs + parameters))), minutes))
     more = (tmp_path / "odd.yaml", "--resources", "mem_mb=99999")
     jobs = asked(tmp_path, "config", "cpu", *more)
     assert sorted(job[1:] for job in jobs["train"]) == sorted(expected)
     assert len({minutes for _, minutes in expected}) == len(odd)
+
+
+def test_kept_trainings_took_no_more_memory_than_a_job_asks_for():
+    compared = 0
+    for path in sorted(ROOT.glob("results/reference/*/configuration.yaml")):
+        config = merged(ROOT / "config/config.yaml", path)
+        configuration.check(config)
+        rules, amounts = rules_of(config, package.count(config)), config["training"]["tasks"]
+        rules |= {
+            "asked_gpus": lambda step: 0,
+            "processes": lambda: 1,
+            "batch_parts": lambda task, network: 1,
+            "training": lambda task, key, amounts=amounts: amounts[task][key],
+        }
+        for run in sorted(path.parent.glob("models/*/*/seed*/run.json")):
+            facts = json.loads(run.read_text())
+            if "CPU" not in facts["device"] or facts["dataset"] not in config["tasks"]:
+                continue
+            made = SimpleNamespace(task=facts["dataset"], network=facts["label"])
+            if made.network in config["networks"] and facts["peak_host_bytes"]:
+                assert facts["peak_host_bytes"] / 1e6 < rules["train_memory"](made, 1), run
+                compared += 1
+    assert compared > 80
+
+
+def test_a_network_that_a_target_alone_names_is_trained_too(tmp_path):
+    (tmp_path / "few.yaml").write_text(
+        "networks: [unet]\narchitectures: {deep: {network: pmg, options: {n_layer: 2}}}\n"
+    )
+    targets = [
+        f"results/demo/models/translation/{network}/seed0/metrics.json"
+        for network in ("deep", "r_pmg")
+    ]
+    jobs = asked(tmp_path, "config", "cpu", tmp_path / "few.yaml", "--", *targets)
+    assert len(jobs["train"]) == len(jobs["evaluate"]) == 2
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (
+            ValueError("shapes do not match\nat all"),
+            "architectures.pmg: this network fails on images of 32 pixels: shapes do not match "
+            "(`mg describe` shows where)",
+        ),
+        (
+            RuntimeError("Storage size calculation overflowed"),
+            "data.canvas: 32 is too large for pmg",
+        ),
+    ],
+)
+def test_a_network_that_fails_is_named_with_its_error(error, said, monkeypatch):
+    from mg.networks import counting
+
+    def fail(*_):
+        raise error
+
+    config = merged(ROOT / "config/config.yaml")
+    configuration.check(config)
+    monkeypatch.setattr(counting, "layers", fail)
+    with pytest.raises(UserError) as caught:
+        package.count(config | {"networks": ["pmg"]})
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize("name", ["paper", "cifar100", "imagenet"])

@@ -202,6 +202,8 @@ def _check_families(config: dict[str, Any]) -> None:
 
 
 def _check_names(config: dict[str, Any]) -> None:
+    if config["run"] == "reference":
+        raise Mistake("run", "results/reference/ is the repository's own; allowed are other names")
     for network in config["networks"]:
         _refuse_unknown("networks", network, config)
     for network in config["saliency"]["networks"]:
@@ -241,6 +243,10 @@ def _check_window(config: dict[str, Any]) -> None:
     if (stride := config["saliency"]["stride"]) > window:
         problem = f"{stride} leaves out pixels between windows of {window}; allowed is at most "
         raise Mistake("saliency.stride", problem + str(window))
+    if rest := (canvas - window) % stride:
+        problem = f"{stride} leaves out {rest} of {canvas} pixels at the edge, after windows of "
+        problem += f"{window}; allowed are divisors of {canvas - window}"
+        raise Mistake("saliency.stride", problem)
 
 
 def _refuse_unknown(key: str, network: str, config: dict[str, Any]) -> None:
@@ -261,36 +267,43 @@ def check_own_images(config: dict[str, Any], results: str | os.PathLike) -> None
     Raises:
         Mistake: a file is there, or is not, against `data.mode`.
     """
-    announced = config["data"]["mode"] == "own"
+    announced, canvas = config["data"]["mode"] == "own", config["data"]["canvas"]
     for task in config["tasks"]:
         for split in ("train", "valid", "test") if family(task) == "mnist" else ():
             path = Path(results, config["run"], "data", task, f"{split}.h5")
+            own, sides = _mode_and_sides(path)
             if not path.exists():
                 if announced:
                     problem = f"own, but {path} is missing; allowed are files as in"
                     raise Mistake("data.mode", f"{problem} config/README.md, “Images of your own”")
-            elif _is_own(path) is (not announced):
+            elif own is (not announced):
                 if announced:
                     problem = f"own, but {path} holds generated digits; put your images there"
                 else:
                     problem = f"digits would be generated over your own images in {path}; "
                     problem += "write `data: {mode: own}`, or move them away"
                 raise Mistake("data.mode", problem)
+            elif announced and any(side != canvas for side in sides):
+                shown = " x ".join(map(str, sides))
+                problem = f"{canvas}, but {path} holds images of {shown}; allowed is their side"
+                raise Mistake("data.canvas", problem)
 
 
-def _is_own(path: Path) -> bool | None:
-    """Whether a data set is one of users' own, not one of generated digits.
+def _mode_and_sides(path: Path) -> tuple[bool | None, tuple[int, ...]]:
+    """Whether a data set is one of users' own, not one of generated digits; height and width.
 
-    None if it cannot be read: damaged, or Snakemake came without h5py, as it may under --sdm conda.
+    None and nothing if it cannot be read: it is missing or damaged, or Snakemake came without h5py,
+    as it may under --sdm conda.
     """
     try:
         import h5py
 
         with h5py.File(path, "r") as file:
-            mode = file.attrs.get("mode")
+            mode, inputs = file.attrs.get("mode"), file.get("x")
+            sides = inputs.shape[2:] if isinstance(inputs, h5py.Dataset) else ()
     except (ImportError, OSError):
-        return None
-    return not (isinstance(mode, bytes) and mode in _GENERATED)
+        return None, ()
+    return not (isinstance(mode, bytes) and mode in _GENERATED), sides
 
 
 def check_with_package(

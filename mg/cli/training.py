@@ -20,7 +20,7 @@ from mg.progress import say
 def add_train(commands) -> None:
     def run(settings) -> None:
         from mg.training.checkpoint import sole_training
-        from mg.training.device import choose_device
+        from mg.training.device import check_device, choose_device
         from mg.training.loop import Interrupted, train
         from mg.training.recipe import Recipe
         from mg.training.team import join_team, launch, launched
@@ -45,6 +45,7 @@ def add_train(commands) -> None:
             label=settings.label,
         )
         if settings.processes != 1 and not launched():
+            check_device(settings.device)
             sys.exit(launch(settings.processes, settings.arguments))
         device = choose_device(settings.device)
         try:

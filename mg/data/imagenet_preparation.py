@@ -24,7 +24,7 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -132,8 +132,12 @@ class Photographs(Dataset):
         return torch.zeros(self.shape), -1, unreadable
 
 
-def decode(path: str | PathLike) -> Image.Image:
+def decode(path: str | PathLike, as_seen: bool = False) -> Image.Image:
     """The photograph at `path`, in RGB.
+
+    Args:
+        as_seen: turned as its camera says, and what is transparent black. Networks were trained
+            without.
 
     Raises:
         UserError: it cannot be read, is in none of `FORMATS`, declares more than `MOST_PIXELS`, or
@@ -147,12 +151,21 @@ def decode(path: str | PathLike) -> Image.Image:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
                 if max(image.size) > THINNEST * min(image.size):
                     raise ValueError(f"{image.width} x {image.height} pixels are too thin")
+                if as_seen:
+                    image = _over_black(ImageOps.exif_transpose(image))
                 return _of_eight_bits(image).convert("RGB")
     except Exception as error:  # damaged files make the decoders stumble in every way there is
         if short_of_memory(error) or short_of_files(error):
             raise
         known = f"; read are {', '.join(FORMATS)}" if type(error) is UnidentifiedImageError else ""
         raise UserError(f"{path} is no readable image: {first_line(error):.200}{known}") from error
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:

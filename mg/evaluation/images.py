@@ -41,8 +41,9 @@ def predict_images(
     """Run a trained model on image files.
 
     Images are brought to the size that the network was trained on: for ImageNet as its test images
-    are, for the others scaled so that the shorter side fits, and cut at the centre. Networks of
-    the MNIST tasks read the brightness: their digits are light on dark ground.
+    are, for the others scaled so that the shorter side fits, and cut at the centre. They are turned
+    as their camera says; what is transparent is black. Networks of the MNIST tasks read the
+    brightness: their digits are light on dark ground.
 
     Args:
         output: folder for the pictures that networks of the MNIST tasks give: `<name>.png`, of a
@@ -66,7 +67,7 @@ def predict_images(
     pictures = [None] * len(image_paths)
     if spec.pixels:
         pictures = _places(image_paths, Path(output))
-    images = [decode(path) for path in image_paths]
+    images = [decode(path, as_seen=True) for path in image_paths]
     results = []
     for path, picture, image in zip(image_paths, pictures, images, strict=True):
         x = _input(image, spec.family, model, info).to(device)

@@ -53,6 +53,13 @@ class Occlusion:
                 f"a window of {self.window} pixels cannot be moved by {self.stride} and cover all; "
                 f"set the stride of the saliency maps to 1 to {self.window}"
             )
+        for side in (self.height, self.width):
+            if left := (side - self.window) % self.stride:
+                raise UserError(
+                    f"a window of {self.window} pixels, moved by {self.stride}, leaves out {left} "
+                    f"of {side} at the edge; set the stride of the saliency maps to a divisor of "
+                    f"{side - self.window}"
+                )
 
     @property
     def rows(self) -> Tensor:

@@ -16,6 +16,28 @@ from mg.training import cards
 CARD_FILES = "/dev/nvidia[0-9]*"
 
 
+def check_device(request: str) -> None:
+    """Refuse what `choose_device` would refuse, without claiming anything.
+
+    Raises:
+        UserError: the device does not exist.
+    """
+    if request in ("auto", "cpu"):
+        return
+    if request == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("no CUDA device is visible; use --device cpu or auto")
+        return
+    try:
+        device = torch.device(request)
+        if device.type != "cuda" or device.index >= torch.cuda.device_count():
+            raise ValueError
+    except (RuntimeError, ValueError, TypeError):
+        count = torch.cuda.device_count()
+        known = f"auto, cpu, cuda or cuda:N with N below {count}" if count else "auto or cpu"
+        raise UserError(f"device {request!r} is not on this machine; choose {known}") from None
+
+
 def choose_device(request: str = "auto") -> torch.device:
     """The device to compute on, from now on the current one.
 
@@ -37,19 +59,10 @@ def choose_device(request: str = "auto") -> torch.device:
     if request == "auto" and not torch.cuda.is_available():
         _say_if_a_card_lies_idle()
         return torch.device("cpu")
+    check_device(request)
     if request in ("auto", "cuda"):
-        if not torch.cuda.is_available():
-            raise UserError("no CUDA device is visible; use --device cpu or auto")
         return _use(torch.device("cuda", cards.claim(visible_cards())))
-    try:
-        device = torch.device(request)
-        if device.type != "cuda" or device.index >= torch.cuda.device_count():
-            raise ValueError
-    except (RuntimeError, ValueError, TypeError):
-        count = torch.cuda.device_count()
-        known = f"auto, cpu, cuda or cuda:N with N below {count}" if count else "auto or cpu"
-        raise UserError(f"device {request!r} is not on this machine; choose {known}") from None
-    return _use(device)
+    return _use(torch.device(request))
 
 
 def _say_if_a_card_lies_idle() -> None:

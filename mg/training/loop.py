@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mg import networks
-from mg.errors import UserError
+from mg.errors import UserError, short_of_memory
 from mg.files import write_json
 from mg.networks.counting import depth
 from mg.networks.execution import accelerate
@@ -94,12 +94,23 @@ def train(
     step = build_step(execution, team, log, model, loss, optimizer, activations, parts)
     run = Run(training, model, optimizer, step, train_feed, valid_feed, team)
     if state:
-        run.restore(state)
+        try:
+            run.restore(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            if short_of_memory(error):
+                raise
+            before = ", ".join(sorted({attempt["commit"] or "?" for attempt in state["attempts"]}))
+            raise UserError(
+                f"{checkpoints.newest.parent} holds checkpoints of other code (commit {before}), "
+                f"whose {training.network} is another network; delete it to start anew"
+            ) from error
         log(f"resumed at epoch {run.epoch + 1}, iteration {run.iteration + 1}")
         if len(run.commits) > 1:
             log(f"goes on with other code than it began with: commits {', '.join(run.commits)}")
         if run.history and state["valid_data"] != run.valid_data:
             log("validation is not that of before: the history leaves out what was measured then")
+    if any(fact in train_feed.facts for fact in run.valid_data or []):
+        log("validation is on examples that are trained on: it says nothing of others")
     board = None
     if tensorboard and team.first:
         folder = tensorboard / training.dataset / training.label / f"seed{training.seed}"

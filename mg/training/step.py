@@ -7,6 +7,7 @@ device.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -94,6 +95,8 @@ class TeamStep(Step):
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
+        # Of kernels of one pixel, whose memory is the same in every format.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # The running statistics of the first process, over its share of the parts, are kept; those
         # of the others never used.
         self.trained = DistributedDataParallel(self.model, forward_sync_buffers=False)

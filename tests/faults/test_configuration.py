@@ -139,6 +139,13 @@ MISTAKES = {
                                           "data.tasks.translation.digits", "one digit per image"),
     "a step larger than the window": ("saliency: {window: 4, stride: 5}", "saliency.stride",
                                       "leaves out pixels"),
+    "a step that misses the edge": ("saliency: {window: 5, stride: 5}", "saliency.stride",
+                                    "leaves out 2 of 32 pixels at"),
+    "the folder of results that are kept": ("run: reference", "run", "the repository's own"),
+    "an option whose name is a number": ("architectures: {pmg: {options: {1: 2}}}",
+                                         "architectures.pmg.options", "the key 1 is not allowed"),
+    "an option whose name YAML reads as true": ("architectures: {pmg: {options: {on: 2}}}",
+                                                "architectures.pmg.options", "the key true"),
     "a window larger than the canvas": ("saliency: {window: 40}", "saliency.window",
                                         "does not fit"),
 }  # fmt: skip

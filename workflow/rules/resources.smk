@@ -5,7 +5,8 @@ import math
 # Multiply-adds a second of a modest GPU, and of one processor core without bfloat16.
 GPU_SPEED, CORE_SPEED = 3e12, 1.5e10
 GPU_STEP = 0.02  # seconds that launching the kernels of one step takes, however small they are
-# Where nothing was counted: the most that the paper's networks cost for each pixel of their images.
+# Where nothing was counted, or not for a network that a target alone names: the most that the
+# paper's networks cost for each pixel of their images.
 MOST_COST = {
     "mnist": {"multiply_adds": 1.21e6, "outputs": 1670, "parameters": 1450},
     "cifar": {"multiply_adds": 2.11e6, "outputs": 1270, "parameters": 91300},
@@ -15,6 +16,7 @@ MOST_COST = {
 # has a gradient and an optimiser's two moments.
 VALUE_MB = 16e-6
 PYTHON_MB, CUDA_MB = 1000, 3000  # host memory of the libraries alone
+MARGIN = 1.1  # of a training: of those on processors that were kept one took 1.09 of what follows
 MOST_MEMORY = 3  # times the estimate
 DECODERS = 8  # processes that decode photographs for one GPU
 # What `mg` takes for resources that are words.
@@ -26,7 +28,7 @@ WORDS = {
 
 def cost(task, network):
     """What a network costs for one image of a task, as `mg check` counted it."""
-    if COSTS:
+    if COSTS and network in COSTS[task]:
         return COSTS[task][network]
     sides = {"mnist": config["data"]["canvas"], "cifar": 32, "imagenet": config["imagenet"]["crop"]}
     pixels = sides[family(task)] ** 2
@@ -88,9 +90,15 @@ def check_profile():
             said = from_profile(step, resource)
             word = "auto" if said is None else str(said.raw).strip("'\"")
             # All else is an expression, whose value only a job knows.
-            if re.fullmatch(r"[\w:.-]+", word) and not re.fullmatch(pattern, word):
+            if re.fullmatch(r"[\w:.-]*", word) and not re.fullmatch(pattern, word):
                 sys.exit(
-                    f"profile: {resource} of {step} is {word}; allowed is one of {', '.join(words)}"
+                    f"profile: {resource} of {step} is {word or 'empty'}; allowed is one of"
+                    f" {', '.join(words)}"
+                )
+            if step == "train" and word.startswith("cuda:") and processes() > 1:
+                sys.exit(
+                    f"profile: {resource} of {step} is {word}, one card for {processes()} processes;"
+                    " allowed is cuda"
                 )
     if processes() < 1:
         sys.exit(f"profile: processes of train is {processes()}; allowed is at least 1")
@@ -144,7 +152,8 @@ def train_memory(wildcards, attempt):
         computing = VALUE_MB * (images * values["outputs"] + values["parameters"])
     data = 2 * data_mb(wildcards.task, "train", "valid")
     # Not only want of memory ends an attempt, and there may be many.
-    return math.ceil(PYTHON_MB + data + computing) * processes() * min(attempt, MOST_MEMORY)
+    alone = math.ceil(MARGIN * (PYTHON_MB + data + computing))
+    return alone * processes() * min(attempt, MOST_MEMORY)
 
 
 def evaluate_minutes(wildcards, threads, attempt):
