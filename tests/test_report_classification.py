@@ -97,6 +97,19 @@ def test_recipes_that_differ_are_named(tmp_path):
     assert said in table(tmp_path, paths)[1]
 
 
+def test_test_sets_that_differ_are_named(tmp_path):
+    def measured_on(name, crc, examples=10_000):
+        settings = {"network": {}, "test": {"examples": examples, "crc32": crc}}
+        return record(tmp_path / f"{name}.json", name, {}, settings=settings)
+
+    paths = [measured_on("vgg", [1, 2]), measured_on("mg", [1, 2])]
+    assert "Test sets" not in table(tmp_path, paths)[1]
+    text = table(tmp_path, [*paths, measured_on("r_mg", [3, 2])])[1]
+    assert "Test sets differ: different images for VGG, MG and for R-MG." in text
+    text = table(tmp_path, [*paths, measured_on("r_mg", [3, 2], 2000)])[1]
+    assert "Test sets differ: examples 10000 (VGG, MG), 2000 (R-MG)." in text
+
+
 def test_digits_in_cifars_format_are_not_called_cifar(tmp_path):
     paths = [record(tmp_path / "a.json", "mg", {"width": [[8, 4, 2]] * 4 + [[8, 4]]})]
     _, text = table(tmp_path, paths, digits=True)

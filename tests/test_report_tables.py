@@ -246,6 +246,46 @@ def test_recipes_are_compared_within_a_task_and_where_they_are_known(store, tmp_
     assert "Settings of training" not in (tmp_path / "t.md").read_text()
 
 
+def measured_on(network, seed=0, **changes):
+    """Measured on a test set that is the default run's but for `changes`; None: it does not say."""
+    test = {"mode": "independent", "canvas": 32, "digit_size": 14, "images_sha256": "a"} | changes
+    test = {name: value for name, value in test.items() if value is not None}
+    return record(network=network, seed=seed, settings={"test": test})
+
+
+def test_test_sets_that_differ_are_named(store, tmp_path):
+    def note(*records):
+        tasks = ["segmentation", "translation"]
+        results.write_results_table(tasks, store(*records), prefix=tmp_path / "t")
+        found = re.findall(r"Test sets differ: (.*)", (tmp_path / "t.md").read_text())
+        return found[0].replace("\\", "") if found else ""
+
+    unet, pmg = measured_on("unet"), measured_on("pmg")
+    assert note(unet, pmg) == ""
+    small = {"digit_size": 8, "canvas": 24, "images_sha256": "b"}
+    assert note(unet, measured_on("pmg", **small), measured_on("umg")) == (
+        "canvas 32 (U-NET, U-MG), 24 (PMG); digit size 14 (U-NET, U-MG), 8 (PMG)."
+    )
+    other = measured_on("pmg", 1, images_sha256="b")
+    assert note(unet, pmg, other) == "different images for U-NET, PMG seed 0 and for PMG seed 1."
+    assert note(unet, measured_on("pmg", digit_size=None, images_sha256=None)) == ""
+    assert note(unet, record(network="pmg", settings={"training": None})) == ""
+    assert note(unet, measured_on("pmg", digit_size=8) | {"dataset": "translation"}) == ""
+
+
+def test_that_test_sets_have_no_constant_answer_in_common_is_said(store, tmp_path):
+    def text(**changes):
+        paths = store(measured_on("unet"), measured_on("pmg", digit_size=8) | changes)
+        results.write_results_table("segmentation", paths, prefix=tmp_path / "t")
+        return (tmp_path / "t.md").read_text()
+
+    said = "8 (PMG). They have no constant answer in common: none is shown."
+    same = text()
+    assert "| *(constant answer)* |" in same and said not in same
+    other = text(constant_answer=dict.fromkeys(MEASURES, 0.1))
+    assert "| *(constant answer)* |" not in other and said in other
+
+
 def test_undefined_is_a_dash_and_explained(store, tmp_path):
     results.write_results_table(
         "segmentation", store(record(network="sg", mean_acc=None)), prefix=tmp_path / "t"
@@ -499,6 +539,18 @@ def test_claims_are_judged_by_their_criteria(store, tmp_path):
     row = found["segmentation", "PMG segments better than U-NET"]
     assert row["evidence"] == "mean IU 0.550 against 0.500"
     assert "0.01" in row["criterion"]
+
+
+def test_networks_of_different_test_sets_are_not_compared(store, tmp_path):
+    unet, small = measured_on("unet"), measured_on("pmg", digit_size=8) | {"mean_iu": 0.9}
+    alike = measured_on("umg", canvas=None) | {"mean_iu": 0.9}
+    found = verdicts(store, tmp_path, unet, small, alike)
+    row = found["segmentation", "PMG segments better than U-NET"]
+    assert row["verdict"] == "not measurable"
+    assert row["evidence"] == (
+        "not comparable, since test sets differ: digit size 8 (PMG), 14 (U-NET)"
+    )
+    assert found["segmentation", "U-MG segments better than U-NET"]["verdict"] == "holds"
 
 
 @pytest.mark.parametrize(

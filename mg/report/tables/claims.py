@@ -11,6 +11,7 @@ from mg.evaluation.attention import attention_ratio, attention_shift, read
 from mg.report import render
 from mg.report.names import network_name, task_name
 from mg.report.render import Cell, Column, Table, write_csv
+from mg.report.tables.notes import differing_tests
 from mg.report.tables.summaries import Summary, describe, read_metrics, summarise
 
 HOLDS, FAILS, NOT_RUN, NOT_MEASURABLE = "holds", "does not hold", "not run", "not measurable"
@@ -86,7 +87,8 @@ def write_claims_table(
     """Write `prefix`.csv, .md, .tex and .html: each claim with criterion, evidence and verdict.
 
     A verdict is `holds`, `does not hold`, `not run`, or `not measurable` (the run gives no number
-    for the criterion, such as saliency maps of a network that outputs nothing).
+    for the criterion, such as saliency maps of a network that outputs nothing; or two networks were
+    not measured on the same test set).
 
     Args:
         metrics_paths: metrics.json files of all tasks, networks and seeds.
@@ -170,6 +172,8 @@ def _judge(
         theirs = summaries.get((claim.task, claim.other))
         if None in (mine, theirs):
             return NOT_RUN, ""
+        if tests := differing_tests([mine, theirs]):
+            return NOT_MEASURABLE, f"not comparable, since test sets differ: {tests}"
         verdict, evidence = _judge_lead(mine, theirs)
         return verdict, evidence + (_sizes(mine, theirs) if claim.source == "control" else "")
     return (NOT_RUN, "") if mine is None else _judge_solution(claim, mine)

@@ -11,7 +11,7 @@ from mg.report import render
 from mg.report.names import network_name, task_name, tasks_in_order
 from mg.report.published import difference_percent, published_results
 from mg.report.render import Cell, Column, Table, write_csv
-from mg.report.tables.notes import recipe_note, undefined_notes
+from mg.report.tables.notes import differing_tests, recipe_note, undefined_notes
 from mg.report.tables.summaries import (
     CLASS_TITLES,
     Summary,
@@ -235,7 +235,10 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         row.append((Column("seeds"), seeds))
         rows.append(row)
     notes = undefined_notes([(s, measure) for s, _ in entries for measure in CLASS_MEASURES])
-    if note := recipe_note([s for s, _ in entries]):
+    summaries = [s for s, _ in entries]
+    if tests := differing_tests(summaries):
+        notes.append(f"Test sets differ: {tests}.")
+    if note := recipe_note(summaries):
         notes.append(note)
     known = [NOTES["measures"]] + [NOTES["differences"]] * compared + [NOTES["costs"]] * narrow
     return Table.of(title, rows, known + notes)

@@ -11,7 +11,7 @@ from mg.report import render
 from mg.report.names import controls_note, network_name, task_name, tasks_in_order
 from mg.report.published import UNNAMED, published_results
 from mg.report.render import COUNTS, TIMES, Cell, Column, Table, Unit, write_csv
-from mg.report.tables.notes import recipe_note, undefined_notes
+from mg.report.tables.notes import differing_tests, recipe_note, undefined_notes
 from mg.report.tables.summaries import (
     TITLES,
     Summary,
@@ -233,6 +233,9 @@ def _result_notes(summaries: Sequence[Summary], constant: Any, published: dict) 
             f"{PUBLISHED}: the authors' notebook, measured on this same test set; it does not say "
             "which of their networks it is of, nor of which width."
         )
+    if tests := differing_tests(summaries):
+        shown = "" if constant else " They have no constant answer in common: none is shown."
+        notes.append(f"Test sets differ: {tests}.{shown}")
     if note := recipe_note(summaries):
         notes.append(note)
     missing = [f"{network_name(s.network)} seed {seed}" for s in summaries for seed in s.missing]

@@ -109,6 +109,10 @@ class Summary:
         """The settings of each run's training; none where its record has none."""
         return [(r["settings"].get("training") or {}).get("recipe") or {} for r in self.records]
 
+    def tests(self) -> list[dict[str, Any]]:
+        """What the test set of each run says of itself."""
+        return [r["settings"].get("test") or {} for r in self.records]
+
     def same(self, key: str) -> Any:
         """What all runs agree on, else None."""
         values = [r[key] for r in self.records]
