@@ -16,6 +16,7 @@ from mg.errors import UserError
 from mg.files import read_json
 from mg.records import CLASS_MEASURES, MEASURES
 from mg.report import compare, render
+from mg.report.figures.cost import quality_against_cost
 from mg.report.tables import claims, networks, results, summaries
 from mg.report.tables.claims import write_claims_table
 
@@ -417,6 +418,51 @@ def test_two_files_of_one_run_are_refused(store, tmp_path):
     other.write_text(path.read_text())
     with pytest.raises(UserError, match="second file for segmentation pmg 0"):
         summaries.read_metrics([path, other])
+
+
+def test_seeds_of_one_label_are_of_one_network(store, tmp_path):
+    def made(seed, options, **changes):
+        run = record("translation", seed=seed, **changes)
+        return run | {"settings": {**run["settings"], "network": options}}
+
+    def refused(*records):
+        paths = store(*records)
+        with pytest.raises(UserError) as error:
+            networks.run_rows(paths)
+        for make in (
+            lambda: results.write_results_table("translation", paths, prefix=tmp_path / "t"),
+            lambda: write_claims_table(paths, prefix=tmp_path / "t"),
+            lambda: quality_against_cost(paths, tmp_path / "f"),
+        ):
+            with pytest.raises(UserError, match=re.escape(str(error.value))):
+                make()
+        assert not [*tmp_path.glob("[tf].*")]
+        return str(error.value), paths
+
+    wide, narrow = made(0, {"width": [16, 8, 8]}), made(3, {"width": [3, 3, 3]})
+    said, (first, second) = refused(wide, narrow)
+    assert said == (
+        "pmg on translation: seed 0 and seed 3 are of different networks (widths [16, 8, 8] and "
+        f"[3, 3, 3]): {first} and {second}; train the older again, or leave the files of one out"
+    )
+    residual = made(3, {"width": [16, 8, 8]}, architecture="r_pmg")
+    assert "(network pmg and r_pmg)" in refused(wide, residual)[0]
+    assert (
+        "(initialisation unit and released)"
+        in refused(made(0, {}), made(3, {"initialisation": "released"}))[0]
+    )
+    unknown = [made(seed, {"new": seed}, architecture="gone") for seed in (0, 3)]
+    assert "(new 0 and 3)" in refused(*unknown)[0]
+    silent = made(0, None)  # of before options were written
+    assert "seed 1 and seed 3" in refused(silent, made(1, {}), narrow)[0]
+
+
+def test_one_network_may_be_said_in_several_ways(store):
+    ways = [{}, {"width": None}, {"width": [64, 32, 16, 8], "blocks": 3}, {"grids": 4}, None]
+    runs = [record(seed=seed, settings={"network": way}) for seed, way in enumerate(ways)]
+    del runs[1]["architecture"]  # written since later
+    others = record(network="unet"), record("translation")  # of another label, or another task
+    assert len(summaries.read_metrics(store(*runs, *others))) == 7
 
 
 class Page(HTMLParser):

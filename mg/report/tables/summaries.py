@@ -4,10 +4,12 @@ import math
 import os
 import statistics
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mg.errors import UserError
+from mg.networks.registry import check_options
 from mg.records import MEASURES, read_measured
 from mg.report import render
 from mg.report.names import in_order, tasks_in_order
@@ -38,16 +40,38 @@ def read_metrics(
 
     Raises:
         UserError: a file is missing, not a metrics.json or one of the other kind, or two are of the
-            same run.
+            same run, or seeds of one label of different networks.
     """
     records: dict[tuple, dict[str, Any]] = {}
+    known: dict[tuple, tuple] = {}  # task, label and an option: its value, of which seed and file
     for path in paths:
         record = read_measured(path, measures)
         key = (record["dataset"], record["network"], record["seed"])
         if key in records:
             raise UserError(f"{path} is the second file for {' '.join(map(str, key))}; give one")
         records[key] = record
+        task, label, seed = key
+        for name, value in _network(record).items():
+            first, other, where = known.setdefault((task, label, name), (value, seed, path))
+            if value != first:  # no mean over seeds, and no size, would be that of either
+                raise UserError(
+                    f"{label} on {task}: seed {other} and seed {seed} are of different networks "
+                    f"({name} {first} and {value}): {where} and {path}; train the older again, or "
+                    "leave the files of one out"
+                )
     return in_report_order(list(records.values()), "network")
+
+
+def _network(record: dict[str, Any]) -> dict[str, Any]:
+    """The network and what its options come to, as far as a record says."""
+    network, options = record.get("architecture"), record["settings"].get("network")
+    if options is None:
+        return {}
+    with suppress(UserError):  # not a network, or an option, of this version
+        found = check_options(network or record["network"], record["dataset"], **options)
+        whole = {"classes": found.classes, "initialisation": found.initialisation}
+        options = found.settings.arguments | whole
+    return ({"network": network} if network else {}) | options
 
 
 def in_report_order(records: Sequence[dict[str, Any]], label: str) -> list[dict[str, Any]]:
