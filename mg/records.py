@@ -74,6 +74,7 @@ _MEASURED = {
         },
         "test": {
             "task": str | None,
+            "split": str | None,
             "canvas": int | None,
             "digit_size": int | None,
             "mode": str | None,

@@ -397,6 +397,18 @@ def test_caption_counts_one_as_one(store):
     assert "; 1 test image; 1 training image seen; 1 epoch; seed 0; " in said
 
 
+def test_caption_says_which_split_was_measured(store):
+    def said(*splits):
+        runs = [measured_on("pmg", seed, split=split) for seed, split in enumerate(splits)]
+        return summaries.describe(summaries.read_metrics(store(*runs)))
+
+    assert "; 400 training images measured; 19,200 training images seen; " in said("train")
+    assert "; 400 validation images measured; 19," in said("valid")
+    for split in "test", None:
+        assert "; 400 test images; 19," in said(split)
+    assert "; 400 test images; 400 training images measured; 19," in said("test", "train")
+
+
 @pytest.mark.parametrize(
     "content", ["[]", "{}", '{"dataset": "segmentation"}', "not json", "\xff\xfe"]
 )

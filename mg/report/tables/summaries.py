@@ -27,6 +27,10 @@ CLASS_TITLES = {
     "top5_error": "top-5 error ↓",
     "cross_entropy": "cross-entropy ↓",
 }
+MEASURED = {  # what images are called that are of another split than the test
+    "train": ("training image", " measured"),
+    "valid": ("validation image", " measured"),
+}
 
 # ------------------------------------------------------------------------------ reading
 
@@ -189,11 +193,15 @@ def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
     settings = [r["settings"] for r in records]
     tests = [s.get("test") or {} for s in settings]
     recipes = [(s.get("training") or {}).get("recipe") or {} for s in settings]
+    measured: dict[tuple, list[int | None]] = {}
+    for record, test in zip(records, tests, strict=True):
+        images = MEASURED.get(test.get("split"), ("test image",))
+        measured.setdefault(images, []).append(record.get("test_images"))
     seeds = distinct(r["seed"] for r in records)
     canvas = value_range([t.get("canvas") for t in tests])
     parts = [
         f"canvas {canvas}×{canvas}" if canvas else "",
-        _counted([r.get("test_images") for r in records], "test image"),
+        *(_counted(numbers, *images) for images, numbers in measured.items()),
         _counted([r["train_images"] for r in records], "training image", " seen"),
         _counted([r.get("epochs") for r in recipes], "epoch"),
         f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
