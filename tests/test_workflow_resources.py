@@ -92,7 +92,11 @@ def test_without_a_gpu_time_is_that_of_a_processor(tmp_path):
         ("train: {processes: 0}", "processes of train is 0; allowed is at least 1"),
         (
             "train: {processes: 2, device: 'cuda:1'}",
-            "device of train is cuda:1, one card for 2 processes; allowed is cuda",
+            "device of train is cuda:1, which is for one process, not for 2; allowed is cuda",
+        ),
+        (
+            "train: {processes: 2, execution: graph}",
+            "execution of train is graph, which is for one process, not for 2; allowed is eager",
         ),
         (
             "evaluate: {device: ''}",

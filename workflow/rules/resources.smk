@@ -24,6 +24,7 @@ WORDS = {
     "device": ("auto", "cpu", "cuda", "cuda:N"),
     "execution": ("auto", "eager", "graph", "compiled"),
 }
+FOR_SEVERAL = {"device": "cuda", "execution": "eager"}  # processes of one training
 
 
 def cost(task, network):
@@ -95,10 +96,11 @@ def check_profile():
                     f"profile: {resource} of {step} is {word or 'empty'}; allowed is one of"
                     f" {', '.join(words)}"
                 )
-            if step == "train" and word.startswith("cuda:") and processes() > 1:
+            of_one = word.startswith("cuda:") or word in ("graph", "compiled")
+            if step == "train" and of_one and processes() > 1:
                 sys.exit(
-                    f"profile: {resource} of {step} is {word}, one card for {processes()} processes;"
-                    " allowed is cuda"
+                    f"profile: {resource} of {step} is {word}, which is for one process, not for"
+                    f" {processes()}; allowed is {FOR_SEVERAL[resource]}"
                 )
     if processes() < 1:
         sys.exit(f"profile: processes of train is {processes()}; allowed is at least 1")
