@@ -722,3 +722,9 @@ def test_a_constant_answer_is_no_success(store, tmp_path):
     runs = [record(network="pmg", mean_iu=0.55, constant_answer=lucky), record(network="unet")]
     row = verdicts(store, tmp_path, *runs)["segmentation", "PMG segments better than U-NET"]
     assert row["verdict"] == "does not hold" and row["evidence"].endswith("; constant answer 0.600")
+
+
+def test_a_commit_that_several_records_name_is_named_once(store):
+    both = [record(seed=seed, commit=of) for seed, of in enumerate(["aa", "aa, bb"])]
+    said = summaries.describe(summaries.read_metrics(store(*both)))
+    assert "; commit aa, bb;" in said or said.endswith("; commit aa, bb.")

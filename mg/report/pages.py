@@ -25,6 +25,7 @@ from mg.report.tables.summaries import (
     Summary,
     architectures,
     best,
+    commits,
     distinct,
     read_metrics,
     summarise,
@@ -155,7 +156,7 @@ def _facts(
         ),
         ("training time", f"{_duration(seconds)} in all" if seconds else ""),
         ("trained on", " and ".join(distinct(r["device"] for r in records))),
-        ("commit", ", ".join(distinct(r.get("commit") for r in records))),
+        ("commit", commits(records)),
         ("measured", " to ".join(_first_and_last((r.get("date") or "")[:10] for r in records))),
     ]
     return [(name, value) for name, value in facts if value]

@@ -206,11 +206,16 @@ def describe(records: Sequence[dict[str, Any]], run: str | None = None) -> str:
         _counted([r.get("epochs") for r in recipes], "epoch"),
         f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
         f"trained on {' and '.join(distinct(r['device'] for r in records) or ['?'])}",
-        f"commit {', '.join(distinct(r.get('commit') for r in records) or ['unknown'])}",
+        f"commit {commits(records) or 'unknown'}",
         max((r.get("date") or "" for r in records), default="")[:10],
     ]
     start = f"Run {run}: " if run else ""
     return f"{start}{'; '.join(part for part in parts if part)}."
+
+
+def commits(records: Iterable[dict[str, Any]]) -> str:
+    """Those that records name; that of a training which went on with other code names several."""
+    return ", ".join(distinct(c for r in records for c in (r.get("commit") or "").split(", ") if c))
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
