@@ -194,26 +194,29 @@ def test_a_card_that_pytorch_cannot_use_is_told_of(tmp_path, monkeypatch, capsys
 
 
 PRODUCTS = """
-import sys
 import torch
-from mg.training.device import configure_torch
+from mg.training.device import denormals_as_zero
 
-if sys.argv[1:]:
-    configure_torch(int(sys.argv[1]))
-small = torch.full((1024, 1024), 1e-30)  # every thread has a part of it
-print(*((small * 1e-10).count_nonzero().item(), (small @ (1e-13 * torch.eye(1024))).max().item()))
+def products():
+    small = torch.full((1024, 1024), 1e-30)  # every thread has a part of it
+    return (small * 1e-10).count_nonzero().item(), (small @ (1e-10 * torch.eye(1024))).max().item()
+
+torch.set_num_threads(4)
+with denormals_as_zero():
+    print(*products())
+torch.set_num_threads(1)
+print(*products())
 """
 
 
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot flush them")
 def test_denormal_numbers_are_zero_in_every_thread():
-    def products(*arguments):
-        command = [sys.executable, "-c", PRODUCTS, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return [float(word) for word in done.stdout.split()]
-
-    assert products("4") == [0, 0]
-    assert products()[0] == 2**20
+    command = [sys.executable, "-c", PRODUCTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    within, after = done.stdout.splitlines()
+    assert [float(word) for word in within.split()] == [0, 0]
+    number, largest = after.split()
+    assert int(number) == 2**20 and 0.9e-40 < float(largest) < 1.1e-40
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")

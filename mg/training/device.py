@@ -4,6 +4,8 @@ import ctypes
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 
@@ -105,17 +107,28 @@ def visible_cards() -> list[tuple[str, int]]:
 def configure_torch(threads: int | None) -> None:
     """Compute with so many threads of the processor (PyTorch's choice if None), on memory kept.
 
-    Denormal numbers count as zero on a processor, which is slow at them: the momentum of channels
-    that no longer learn decays to such (docs/performance.md says what they cost).
-
     On a card float32 means float32, as on a processor: by itself PyTorch lets convolutions round
     their inputs to 10 bits (TF32).
     """
     if threads:
         torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     keep_freed_memory(True)
     torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def denormals_as_zero() -> Iterator[None]:
+    """Let denormal numbers count as zero in this thread, and in those that are started meanwhile.
+
+    Processors are slow at them, and the momentum of channels that no longer learn decays to such
+    (docs/performance.md says what they cost). Afterwards this thread computes as before.
+    """
+    before = (torch.tensor(1e-30) * 1e-10).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def keep_freed_memory(keep: bool) -> None:

@@ -21,7 +21,7 @@ from mg.signals import collected
 from mg.training import messages
 from mg.training.board import Board
 from mg.training.checkpoint import Checkpoints
-from mg.training.device import activation_type, configure_torch
+from mg.training.device import activation_type, configure_torch, denormals_as_zero
 from mg.training.feed import Feed, for_testing, for_training
 from mg.training.model import write_model
 from mg.training.objective import objective
@@ -41,6 +41,7 @@ class Interrupted(Exception):
         self.signal = number
 
 
+@denormals_as_zero()
 def train(
     training: Training,
     device: str | torch.device,
