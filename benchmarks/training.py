@@ -182,10 +182,12 @@ def fastest(run: Callable[[], object], device: torch.device, seconds: float = 1.
 
 def peak(device: torch.device, kind: torch.dtype) -> float:
     """Operations per second of a large matrix product, float32 rounded as convolutions do it."""
-    torch.backends.cuda.matmul.allow_tf32 = True
     n = 8192 if device.type == "cuda" else 1024
     a, b = torch.randn(2, n, n, device=device).to(kind)
-    return 2 * n**3 / fastest(lambda: a @ b, device)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    seconds = fastest(lambda: a @ b, device)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return 2 * n**3 / seconds
 
 
 def bandwidth(device: torch.device) -> float:

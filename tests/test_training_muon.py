@@ -37,6 +37,21 @@ def test_only_the_directions_of_a_matrix_are_left(shape):
         assert 0.6 < values.min() and values.max() < 1.25
 
 
+@pytest.mark.parametrize("decades", [0, 2, 6, 12])
+@pytest.mark.parametrize("shape", [(64, 576), (512, 2304), (48, 48), (96, 10)])
+def test_small_directions_do_not_disturb_the_large_ones(shape, decades):
+    random = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=random).double(), full_matrices=False)
+    sizes = 10 ** -torch.linspace(0, decades, min(shape), dtype=torch.float64)
+    x = expected = u * sizes @ v
+    expected = expected / expected.norm()
+    for _ in range(5):  # the iteration as its source gives it
+        square = expected @ expected.mT
+        expected = 3.4445 * expected + (-4.7750 * square + 2.0315 * square @ square) @ expected
+    found = orthogonal(x.float()[None])[0]
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
 @pytest.mark.parametrize("shape", [(16, 24, 3, 3), (64, 1, 3, 3), (12, 40)])
 def test_a_kernel_moves_by_its_directions_as_far_as_by_adamw(shape):
     start, gradient = drawn(shape, shape)
