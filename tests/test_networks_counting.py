@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from mg.errors import UserError
 from mg.networks import build, resolve_dataset
-from mg.networks.counting import IMAGE, count, depth, layers, longest_path, total
+from mg.networks.counting import IMAGE, count, layers, longest_path, total
 from mg.networks.execution import accelerate
 from mg.networks.pyramid import InputPyramid, MultigridConv, TakeGrid
 from mg.networks.registry import skeleton
@@ -98,7 +99,63 @@ def test_multiply_adds_by_hand():
     )
     conv, up, linear = 3 * 8 * 9 * 64, 8 * 4 * 4 * 64, 4 * 16 * 16 * 10
     assert count(model, (3, 16, 16)).multiply_adds == conv + up + linear
-    assert depth(model, (3, 16, 16)) == 3
+    assert longest_path(layers(model, (3, 16, 16))) == 3
+
+
+class Places(nn.Module):
+    """Linear layers at every place: of an image, and of a sequence of its pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.image, self.sequence = (
+            nn.Conv2d(1, 8, 1),
+            nn.Linear(8, 16),
+            nn.Linear(16, 3),
+        )
+
+    def forward(self, x):
+        x = self.image(self.conv(x).permute(0, 2, 3, 1))
+        return self.sequence(x.flatten(1, 2))
+
+
+def test_linear_layers_count_at_every_place():
+    conv, image, sequence = layers(Places(), (1, 6, 4))
+    found = [layer.multiply_adds for layer in (conv, image, sequence)]
+    assert found == [8 * 24, 8 * 16 * 24, 16 * 3 * 24]
+    assert [layer.channels for layer in (conv, image, sequence)] == [(1, 8), (8, 16), (16, 3)]
+    assert (image.side, sequence.side) == (4, 1)
+
+
+class Queries(nn.Module):
+    """Layers that read what was learned, not the image, beside one that reads the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.learned = nn.Parameter(torch.ones(1, 2))
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 1)
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x) * self.second(self.first(self.learned)).view(-1, 1, 1, 1)
+
+
+def test_layers_that_do_not_read_the_image_are_counted():
+    found = {layer.name: layer for layer in layers(Queries(), (1, 4, 4))}
+    assert {name: layer.multiply_adds for name, layer in found.items()} == {
+        **{"conv": 9 * 16},
+        **{"first": 4, "second": 2},
+    }
+    assert {layer.depth for layer in found.values()} == {1}
+    assert all(layer.live for layer in found.values())
+
+
+def test_a_network_that_does_not_read_the_image_is_refused():
+    class Blind(Queries):
+        def forward(self, x):
+            return self.second(self.first(self.learned)) + torch.zeros_like(x.detach())
+
+    with pytest.raises(UserError, match="does not depend on the image"):
+        layers(Blind(), (1, 4, 4))
 
 
 def test_layers_know_what_they_read():
@@ -131,7 +188,7 @@ class Twice(MultigridConv):
 def test_what_derives_from_a_multigrid_convolution_is_counted_as_it_is():
     def examine(unit):
         model = nn.Sequential(InputPyramid(1, [4, 2]), unit, TakeGrid(0))
-        return count(model, (1, 8, 8)), depth(accelerate(model), (1, 8, 8))
+        return count(model, (1, 8, 8)), longest_path(layers(accelerate(model), (1, 8, 8)))
 
     known, known_depth = examine(MultigridConv([4, 2], [4, 2]))
     counts, deep = examine(Twice([4, 2]))
@@ -176,5 +233,5 @@ def test_a_shortcut_that_is_not_the_first_to_be_added_to_a_layer_is_live():
 def test_a_layer_that_is_executed_again_is_one_more_on_the_path():
     conv = nn.Conv2d(1, 1, 1)
     model = nn.Sequential(conv, nn.ReLU(), conv, nn.ReLU(), conv)
-    assert depth(model, (1, 4, 4)) == 3
+    assert longest_path(layers(model, (1, 4, 4))) == 3
     assert count(model, (1, 4, 4)) == (2, 3 * 16)

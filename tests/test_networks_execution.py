@@ -110,6 +110,47 @@ def test_blocks_that_are_not_of_these_networks_stay_as_they_are():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+NORMS = {
+    "group": lambda n: torch.nn.GroupNorm(1, n),
+    "instance": torch.nn.InstanceNorm2d,
+    "none": lambda n: torch.nn.Identity(),
+    "averaging": lambda n: torch.nn.BatchNorm2d(n, momentum=None),
+    "batch only": lambda n: torch.nn.BatchNorm2d(n, track_running_stats=False),
+    "frozen": torch.nn.BatchNorm2d,
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("network", ["pmg", "umg"])
+def test_the_bias_before_another_norm_counts(network, norm):
+    torch.manual_seed(0)
+    plain = build(network, "segmentation", width=[4, 6]).double()
+    for module in list(plain.modules()):
+        if hasattr(module, "bn"):
+            module.bn = NORMS[norm](module.bn.num_features).double().train(norm != "frozen")
+            torch.nn.init.normal_(module.conv.bias)
+    fast = accelerate(copy.deepcopy(plain))
+    image = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    for _ in range(2):  # a pass leaves the statistics as they should be for the next
+        expected, found = plain(image), fast(image)
+        assert torch.allclose(found, expected, rtol=1e-8, atol=1e-8)
+    for name, value in plain.named_buffers():
+        assert torch.allclose(fast.get_buffer(name), value, rtol=1e-8, atol=1e-8), name
+    if norm in ("group", "instance", "none"):
+        trained = {name for name, p in fast.named_parameters() if p.requires_grad}
+        assert trained == {name for name, p in plain.named_parameters() if p.requires_grad}
+
+
+def test_a_convolution_without_bias_is_executed_as_it_is():
+    plain = build("pmg", "segmentation", width=[4, 6])
+    for module in plain.modules():
+        if hasattr(module, "bn"):
+            module.conv.register_parameter("bias", None)
+    image = torch.randn(4, 1, 8, 8)
+    expected = copy.deepcopy(plain)(image)
+    assert torch.allclose(accelerate(plain)(image), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_executed_and_the_definition_is_counted():
     model = build("pmg", "segmentation", width=[6, 4])
     before = count(model, (1, 16, 16))

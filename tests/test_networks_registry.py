@@ -12,7 +12,7 @@ from torch import nn
 
 from mg.errors import UserError
 from mg.networks import build, check_canvas, resolve_dataset
-from mg.networks.counting import count, depth, layers
+from mg.networks.counting import count, layers, longest_path
 from mg.networks.registry import NETWORKS, RELEASED_NAMES, check_options, defaults, skeleton
 
 SMALL = {
@@ -79,7 +79,9 @@ def test_released_names_mean_the_same_data_sets():
         ("sg", "segmentation", {"width": 10**5 + 1}, "from 1 to 100000,"),
         ("pmg", "segmentation", {"n_layer": 1001}, "from 1 to 1000,"),
         ("pmg", "segmentation", {"blocks": 1001}, "from 0 to 1000,"),
-        ("sg", "segmentation", {"grids": 1001}, "grids: expected a whole number from 1 to 1000,"),
+        ("sg", "segmentation", {"grids": 1001}, "grids: expected a whole number from 2 to 1000,"),
+        ("pmg", "segmentation", {"grids": 1}, "grids: expected a whole number from 2"),
+        ("sg", "segmentation", {"width": 8, "grids": 1}, "grids: expected a whole number from 2"),
         ("pmg", "segmentation", {"initialisation": "best"}, "'unit', 'released'"),
         ("resnet", "cifar10", {"dropout": 1}, "expected one of False, True"),
         ("vgg", "cifar10", {"width": [4, 4]}, "list of 5 whole numbers"),
@@ -171,7 +173,7 @@ def test_depth_of_progressive_networks_and_their_controls(widths, n_layer, block
         network = "r_" * residual + name
         model = skeleton(network, "scaling", width=width, grids=len(widths), **options)
         size = 2 ** (len(widths) - 1)
-        assert depth(model, (1, size, size)) == 1 + units * (1 + residual)
+        assert longest_path(layers(model, (1, size, size))) == 1 + units * (1 + residual)
 
 
 @pytest.mark.parametrize("network", ["sg", "r_sg"])

@@ -33,6 +33,17 @@ def test_the_table_of_layers_adds_up(network, dataset, options, shape):
     assert text.count("cannot influence the output") == sum(not row["live"] for row in rows)
 
 
+def test_layers_are_those_of_images_of_the_size_asked_for(tmp_path, capsys):
+    options = {"width": [8, 4]}
+    describe.describe("pmg", "segmentation", options, tmp_path / "pmg", 32)
+    expected = count(skeleton("pmg", "segmentation", **options), (1, 32, 32))
+    assert f"{expected.multiply_adds:,}" in capsys.readouterr().out
+    svg = (tmp_path / "pmg.svg").read_text()
+    assert "32 × 32" in svg and "64 × 64" not in svg
+    with pytest.raises(UserError, match="30"):
+        describe.describe("umg", "segmentation", {}, None, 30)
+
+
 def test_a_row_of_the_table():
     row = describe.layer_table("unet", "segmentation", {})[4]
     assert row == {

@@ -3,10 +3,7 @@
 import json
 from pathlib import Path
 
-from mg.cli.arguments import (
-    add_command,
-    json_object,
-)
+from mg.cli.arguments import add_command, json_object, whole
 
 
 def add_networks(commands) -> None:
@@ -25,12 +22,16 @@ def add_describe(commands) -> None:
     def run(settings) -> None:
         from mg.report.describe import describe
 
-        describe(settings.network, settings.dataset, settings.options, settings.output)
+        names = settings.network, settings.dataset
+        describe(*names, settings.options, settings.output, settings.size)
 
     parser = add_command(commands, "describe", run, "draw a network and list its layers")
     parser.add_argument("network", help="name of a network")
     parser.add_argument("dataset", help="name of a task or data set")
     parser.add_argument("--options", type=json_object, default={}, help="as a JSON object")
+    parser.add_argument(
+        "--size", type=whole(1), help="side of the image in pixels; the data set's if unset"
+    )
     parser.add_argument("--output", type=Path, help="prefix of the figure's files")
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from mg.errors import UserError
 from mg.networks.execution import SplitMultigridConv
 from mg.networks.pyramid import MultigridConv
 from mg.networks.registry import check_canvas, resolve_dataset, skeleton
@@ -39,12 +40,14 @@ class Layer:
     Attributes:
         name: as in the state dict.
         module: the layer itself.
-        input_shape, output_shape: without the batch dimension.
+        input_shape, output_shape: without the batch dimension; channels come first, but last where
+            a linear layer is applied at every place.
         depth: layers on the longest path from the image to here, this one included.
         reads: names of the layers (or `IMAGE`) whose outputs, normalised, pooled, upsampled or
             concatenated, are its input.
         adds: the same for the shortcut that is added to its output.
-        live: whether it can influence the output of the network.
+        live: whether it can influence the output of the network; taken for granted of one that
+            does not depend on the image.
     """
 
     name: str
@@ -59,9 +62,18 @@ class Layer:
     @property
     def multiply_adds(self) -> int:
         """For one image; biases are not counted, as in the paper's tables."""
-        transposed = isinstance(self.module, nn.ConvTranspose2d)
-        shape = self.input_shape if transposed else self.output_shape
-        return self.module.weight.numel() * prod(shape[1:])
+        if isinstance(self.module, nn.Linear):
+            places = self.output_shape[:-1]
+        else:
+            transposed = isinstance(self.module, nn.ConvTranspose2d)
+            places = (self.input_shape if transposed else self.output_shape)[1:]
+        return self.module.weight.numel() * prod(places)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Of its input and its output."""
+        axis = -1 if isinstance(self.module, nn.Linear) else 0
+        return self.input_shape[axis], self.output_shape[axis]
 
     @property
     def kind(self) -> str:
@@ -75,18 +87,25 @@ class Layer:
     @property
     def side(self) -> int:
         """Of its output, in pixels; 1 where that is a vector."""
-        return self.output_shape[-1] if len(self.output_shape) > 1 else 1
+        axis = -2 if isinstance(self.module, nn.Linear) else -1
+        return self.output_shape[axis] if len(self.output_shape) > 2 else 1
 
 
-def examine(network: str, dataset: str, options: dict) -> tuple[nn.Module, list[Layer], Shape]:
+def examine(
+    network: str, dataset: str, options: dict, size: int | None = None
+) -> tuple[nn.Module, list[Layer], Shape]:
     """A network without weights, its layers, and the shape of the image that it reads.
+
+    Args:
+        size: side of the image in pixels; the data set's own if None.
 
     Raises:
         UserError: an unknown network or option, or one that cannot work on images of that size.
     """
     spec = resolve_dataset(dataset)
-    check_canvas(network, dataset, spec.size, **options)
-    shape = (spec.channels, spec.size, spec.size)
+    size = size or spec.size
+    check_canvas(network, dataset, size, **options)
+    shape = (spec.channels, size, size)
     model = skeleton(network, dataset, **options)
     return model, layers(model, shape), shape
 
@@ -95,13 +114,18 @@ def layers(model: nn.Module, input_shape: Shape) -> list[Layer]:
     """The layers of `model` in order of execution.
 
     Layers that nobody reads (see `leave_out_unread`) are among them, as in the paper's counts.
+
+    Raises:
+        UserError: the output of `model` does not depend on the image.
     """
     found: dict[Any, Layer] = {}  # by node of the graph of gradients
 
     def hook(name: str) -> Callable:
         def record(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             shapes = tuple(inputs[0].shape[1:]), tuple(output.shape[1:])
-            found[output.grad_fn] = Layer(name, module, *shapes)
+            # What does not depend on the image has no node: it gets one that reads nothing.
+            node = output.grad_fn or object()
+            found[node] = Layer(name, module, *shapes, live=output.grad_fn is None)
 
         return record
 
@@ -122,6 +146,8 @@ def layers(model: nn.Module, input_shape: Shape) -> list[Layer]:
     finally:
         for handle in handles:
             handle.remove()
+    if output.grad_fn is None:
+        raise UserError("the network's output does not depend on the image; see its forward pass")
     _connect(found, output.grad_fn)
     return list(found.values())
 
@@ -140,13 +166,8 @@ def total(model: nn.Module, layers: list[Layer]) -> Counts:
     return Counts(parameters, sum(layer.multiply_adds for layer in layers))
 
 
-def depth(model: nn.Module, input_shape: Shape) -> int:
-    """The number of convolutions and linear layers on the longest path from input to output."""
-    return longest_path(layers(model, input_shape))
-
-
 def longest_path(layers: list[Layer]) -> int:
-    """The depth of the network that consists of `layers`."""
+    """The depth of the network: convolutions and linear layers on the longest path."""
     return max(layer.depth for layer in layers if layer.live)
 
 
@@ -202,7 +223,7 @@ def _is_sum(node: Any) -> bool:
 
 
 def _before(node: Any) -> list[Any]:
-    return [n for n, _ in node.next_functions if n is not None]
+    return [n for n, _ in getattr(node, "next_functions", ()) if n is not None]
 
 
 @contextmanager

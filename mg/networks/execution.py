@@ -17,7 +17,8 @@ grid is never written, nor concatenated.
 *No biases in training.* Batch norm takes away again what a bias before it adds to all pixels of a
 channel, so a training's outputs do not depend on it, and its gradient is zero. Adding it and
 finding that zero are two passes over the largest tensors. Only the running mean, which evaluation
-uses, knows of it. Such biases stay as they were drawn, where weight decay would shrink them.
+uses, knows of it. Such biases stay as they were drawn, where weight decay would shrink them. (Where
+another norm, or none, has been put into a unit, its bias counts.)
 
 *Compiled* (torch.compile), a step costs other things. A compiler writes upsampled pixels straight
 into the concatenation, so neighbours are upsampled again, but by repeating pixels, of which the
@@ -57,7 +58,8 @@ class SplitMultigridConv(MultigridConv):
                 continue
             own, coarser = unit.conv.weight.split([x.shape[1], pyramid[i + 1].shape[1]], 1)
             padding = unit.conv.padding[0]
-            x = F.conv2d(x, own, None if self.training else unit.conv.bias, padding=padding)
+            bias = None if takes_bias_away(unit) else unit.conv.bias
+            x = F.conv2d(x, own, bias, padding=padding)
             x.add_(F.conv_transpose2d(pyramid[i + 1], spread(coarser), stride=2, padding=padding))
             result[i] = _normalise(unit, x)
         return result
@@ -72,7 +74,7 @@ class UnbiasedConvBN(ConvBN):
     """A `ConvBN` that adds its bias where it matters: in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not takes_bias_away(self):
             return super().forward(x)
         conv = self.conv
         convolve = padded_conv2d if compiled_in_16_bits(x) else F.conv2d
@@ -83,19 +85,35 @@ class UnbiasedUpConv(UpConv):
     """An `UpConv` that adds its biases where they matter: in evaluation."""
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        if not self.training:
-            return super().forward(pyramid)
         return [
-            None
-            if x is None
-            else _normalise(up, F.conv_transpose2d(x, up.conv.weight, None, up.conv.stride))
-            for up, x in zip(self, pyramid, strict=True)
+            None if x is None else self.double(up, x) for up, x in zip(self, pyramid, strict=True)
         ]
+
+    @staticmethod
+    def double(up: nn.Sequential, x: Tensor) -> Tensor:
+        if not takes_bias_away(up):
+            return up(x)
+        return _normalise(up, F.conv_transpose2d(x, up.conv.weight, None, up.conv.stride))
+
+
+def takes_bias_away(unit: nn.Sequential) -> bool:
+    """Whether the norm of a unit, as it is now, takes away what the convolution's bias adds."""
+    return unit.bn.training and _may_go_without_bias(unit)
+
+
+def _may_go_without_bias(unit: nn.Sequential) -> bool:
+    norm = unit.bn
+    return (
+        isinstance(norm, nn.BatchNorm2d)
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and unit.conv.bias is not None
+    )
 
 
 def _normalise(unit: nn.Sequential, x: Tensor) -> Tensor:
     """What follows the convolution in a unit: batch norm and perhaps ReLU."""
-    if unit.training:
+    if takes_bias_away(unit):
         momentum = unit.bn.momentum  # of the mean; what is there already keeps 1 - momentum
         with torch.no_grad():
             unit.bn.running_mean.add_(unit.conv.bias, alpha=momentum / (1 - momentum))
@@ -169,9 +187,8 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     for module in model.modules():
         module.__class__ = FASTER.get(type(module), type(module))
-        if isinstance(module, UnbiasedConvBN):
-            module.conv.bias.requires_grad_(False)
-        elif isinstance(module, UnbiasedUpConv):
-            for up in module:
-                up.conv.bias.requires_grad_(False)
+        units = {UnbiasedConvBN: [module], UnbiasedUpConv: module}.get(type(module), ())
+        for unit in units:
+            if _may_go_without_bias(unit):
+                unit.conv.bias.requires_grad_(False)
     return model

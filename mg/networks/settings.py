@@ -87,7 +87,7 @@ def _units(n_layer: int, blocks: int) -> dict[str, int]:
 
 def _of_grids(width: Sequence[int] | None, grids: int | None) -> list[int]:
     if grids is not None:
-        how_many("grids", grids)
+        how_many("grids", grids, minimum=2)
     if width is None:
         width = [64, 32, 16, 8][:grids]
     width = widths(width, minimum=2)
@@ -115,7 +115,7 @@ def single_grid(
     """
     if isinstance(width, int):
         width = whole_number("width", width, maximum=WIDEST)
-        grids = 4 if grids is None else how_many("grids", grids)
+        grids = 4 if grids is None else how_many("grids", grids, minimum=2)
     else:
         width = _of_grids(width, grids)
         grids = len(width)

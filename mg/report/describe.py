@@ -12,27 +12,37 @@ from mg.text import aligned
 
 
 def describe(
-    network: str, dataset: str, options: dict[str, Any], path_prefix: str | os.PathLike | None
+    network: str,
+    dataset: str,
+    options: dict[str, Any],
+    path_prefix: str | os.PathLike | None,
+    size: int | None = None,
 ) -> None:
     """Print the table of layers; with `path_prefix`, also draw the network.
 
     Writes `path_prefix`.csv (the layers) and `path_prefix`.png and .svg (the drawing).
 
+    Args:
+        size: side of the image in pixels; the data set's own if None.
+
     Raises:
-        UserError: an unknown network, data set or option; files that cannot be written.
+        UserError: an unknown network, data set or option, or one that cannot work on images of that
+            size; files that cannot be written.
     """
-    rows = layer_table(network, dataset, options)
+    rows = layer_table(network, dataset, options, size)
     print(format_layers(rows), end="")
     if path_prefix is None:
         return
     from mg.report.figures.network import draw_network  # heavy, and the table does without
 
     write_csv(f"{path_prefix}.csv", [*rows[0]], (row.values() for row in rows))
-    draw_network(network, dataset, options, path_prefix)
+    draw_network(network, dataset, options, path_prefix, size)
 
 
-def layer_table(network: str, dataset: str, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per layer in order of execution, for the size of image that the data set has.
+def layer_table(
+    network: str, dataset: str, options: dict[str, Any], size: int | None = None
+) -> list[dict[str, Any]]:
+    """One row per layer in order of execution, for images of `size`, or as the data set has them.
 
     Keys: name, type, in, out (channels), kernel, stride, size (height x width of the output),
     depth (position on the longest path), parameters (those of its batch norm included),
@@ -41,13 +51,13 @@ def layer_table(network: str, dataset: str, options: dict[str, Any]) -> list[dic
     Raises:
         UserError: an unknown network, data set or option.
     """
-    model, found, _ = examine(network, dataset, options)
+    model, found, _ = examine(network, dataset, options, size)
     return [
         {
             "name": layer.name,
             "type": layer.kind,
-            "in": layer.input_shape[0],
-            "out": layer.output_shape[0],
+            "in": layer.channels[0],
+            "out": layer.channels[1],
             "kernel": getattr(layer.module, "kernel_size", (1,))[0],
             "stride": getattr(layer.module, "stride", (1,))[0],
             "size": f"{layer.side}x{layer.side}",

@@ -14,7 +14,7 @@ import torch
 from mg import networks
 from mg.errors import UserError, short_of_memory
 from mg.files import write_json
-from mg.networks.counting import depth
+from mg.networks.counting import layers
 from mg.networks.execution import accelerate
 from mg.progress import Bar
 from mg.signals import collected
@@ -130,15 +130,18 @@ def _parts(recipe: Recipe, team: Team, log: Callable[[str], None]) -> int:
     Raises:
         UserError: the processes cannot share it.
     """
+    if team.world == 1 and recipe.sync_batch_norm:
+        log("sync_batch_norm changes nothing: there is one process")
     parts = math.ceil(recipe.accumulate / team.world)
     if recipe.batch % (parts * team.world):
         raise UserError(
             f"batch {recipe.batch} cannot be shared by {team.world} processes in {parts} equal "
             "parts each; choose a multiple"
         )
-    if parts * team.world != recipe.accumulate and not recipe.sync_batch_norm:
+    apart = parts if recipe.sync_batch_norm else parts * team.world
+    if apart != recipe.accumulate:
         log(
-            f"{team.world} processes compute each batch in {parts * team.world} parts, not "
+            f"{team.world} processes compute each batch in {apart} parts, not "
             f"{recipe.accumulate}; each part has its own batch-norm statistics"
         )
     return parts
@@ -174,7 +177,7 @@ def _network(
     for feed in (train_feed, valid_feed or train_feed):
         for size in feed.shape[1:]:
             networks.check_canvas(*names, size, **options)
-    depth(model, train_feed.shape)  # evaluation needs it: if that fails, then now
+    layers(model, train_feed.shape)  # evaluation needs them: if that fails, then now
     model.to(device=device, memory_format=torch.channels_last)  # faster on CPUs too
     accelerate(model)
     if training.recipe.output_prior:
@@ -276,7 +279,8 @@ def _work(
                 log(messages.summary(row, run, began))
             else:
                 column, name = run.objective.shown
-                bar.set_postfix({"loss": f"{row['train_loss']:.4f}", name: row[column]})
+                shown = {"loss": f"{row['train_loss']:.4f}", name: row[column]}
+                bar.set_postfix({key: value for key, value in shown.items() if value is not None})
             began = run.iteration, run.seconds
 
 

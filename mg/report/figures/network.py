@@ -33,17 +33,25 @@ ARC = 0.27  # inches
 
 
 def draw_network(
-    network: str, dataset: str, options: dict[str, Any], path_prefix: str | os.PathLike
+    network: str,
+    dataset: str,
+    options: dict[str, Any],
+    path_prefix: str | os.PathLike,
+    size: int | None = None,
 ) -> str:
     """Draw the grids of a network over its depth, as `path_prefix`.png and .svg.
 
     Columns are depth, rows are resolutions, a box is a convolution with its number of output
     channels; arrows say where its input comes from. Returns the caption, which is in the files.
 
+    Args:
+        size: side of the image in pixels; the data set's own if None.
+
     Raises:
-        UserError: an unknown network, data set or option; files that cannot be written.
+        UserError: an unknown network, data set or option, or one that cannot work on images of that
+            size; files that cannot be written.
     """
-    model, found, shape = examine(network, dataset, options)
+    model, found, shape = examine(network, dataset, options, size)
     counts = total(model, found)
     depth = longest_path(found)
     title = names.network_name(network)
@@ -115,7 +123,7 @@ def _draw_graph(axes, found: list[Layer], sizes: list[int], channels: int) -> se
                 used.add(_arrow(axes, place[source], end, occupied, live=live))
         for source in layer.adds:
             used.add(_arrow(axes, place[source], end, occupied, shortcut=True, live=live))
-        _box(axes, *end, str(layer.output_shape[0]), layer.kind, live)
+        _box(axes, *end, str(layer.channels[1]), layer.kind, live)
     return used
 
 
