@@ -130,6 +130,20 @@ def test_where_nothing_can_be_compiled_training_goes_on_unchanged(monkeypatch):
     assert all(torch.equal(found[name], value) for name, value in plain.items())
 
 
+@pytest.mark.parametrize("message", ["the mask has the wrong length", "Expected more than 1 value"])
+def test_an_error_of_an_own_network_is_not_called_another(message):
+    class Own(torch.nn.Conv2d):
+        def forward(self, x):
+            raise ValueError(message)
+
+    model = Own(1, 1, 1)
+    step = build_step(
+        "eager", ALONE, print, model, PIXELS.loss, RECIPES[0].build_optimizer(model), torch.float32
+    )
+    with pytest.raises(ValueError, match=message):
+        step.forward(torch.zeros(1, 1, 4, 4))
+
+
 def test_few_processes_compile_unless_the_user_says_otherwise(monkeypatch):
     for said, expected in ((None, COMPILERS), ("32", 32)):
         monkeypatch.setattr(inductor, "compile_threads", 32)

@@ -16,8 +16,11 @@ import torch
 from test_training_loop import WIDTH, wait_for
 
 from mg.errors import UserError
-from mg.training import team
+from mg.training import loop, team
 from mg.training.checkpoint import read_torch
+from mg.training.objective import PIXELS
+from mg.training.recipe import Recipe
+from mg.training.step import TeamStep
 from mg.training.team import launch
 
 # Rounding differs in the order of sums, and grows from step to step.
@@ -117,6 +120,54 @@ def test_what_processes_cannot_share_is_refused(tiny, tmp_path):
         done = subprocess.run(asked, capture_output=True, text=True)
         (line,) = done.stderr.splitlines()
         assert done.returncode == 2 and problem in line
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of processes, of one."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_what_gets_no_gradient_is_named_before_others_wait_for_it(group):
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1)
+
+        def forward(self, x):
+            return self.used(x)
+
+    model = Two()
+    optimizer = Recipe(learning_rate=0.1).build_optimizer(model)
+    step = TeamStep(model, PIXELS.loss, optimizer)
+    part = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    with pytest.raises(UserError, match=r"^unused.weight, unused.bias of the network got no grad"):
+        step([part], 0.1)
+    model.unused.requires_grad_(False)
+    step = TeamStep(model, PIXELS.loss, optimizer)
+    for _ in range(2):
+        step([part], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "world", "synchronised", "parts", "said"),
+    [
+        (1, 1, False, 1, None),
+        (4, 2, False, 2, None),
+        (1, 2, False, 1, "2 processes compute each batch in 2 parts, not 1; each part has its own"),
+        (1, 2, True, 1, None),
+        (4, 2, True, 2, "2 processes compute each batch in 2 parts, not 4; each part has its own"),
+        (1, 1, True, 1, "sync_batch_norm changes nothing: there is one process"),
+    ],
+)
+def test_batch_statistics_of_other_parts_are_told(accumulate, world, synchronised, parts, said):
+    lines = []
+    recipe = Recipe(batch=8, accumulate=accumulate, sync_batch_norm=synchronised)
+    assert loop._parts(recipe, team.Team(0, world), lines.append) == parts
+    assert [line[: len(said or "")] for line in lines] == ([said] if said else [])
 
 
 def test_kernels_of_one_pixel_bring_no_warnings(tiny, tmp_path):

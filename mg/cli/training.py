@@ -112,7 +112,7 @@ def add_train(commands) -> None:
     parser.add_argument(
         "--sync-batch-norm",
         action="store_true",
-        help="batch statistics over all processes, not of each part of a batch",
+        help="batch-norm statistics over all processes, of the part that each computes at once",
     )
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=60, help="work that a kill may lose"

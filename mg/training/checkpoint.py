@@ -190,7 +190,7 @@ class Checkpoints:
 
 
 def differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
-    """Each setting that is not the same, as `name: there → here`."""
+    """Each setting that is not the same, as `name: A there, B here`."""
     found = []
     for name in sorted({*there, *here}):
         a, b = there.get(name), here.get(name)

@@ -82,7 +82,7 @@ class Step:
             try:
                 return (self.model if model is None else model)(x)
             except ValueError as error:
-                if len(x) > 1:
+                if "more than 1 value per channel" not in str(error):
                     raise
                 raise UserError(
                     "the network's coarsest grid is one pixel, of which batch norm cannot take "
@@ -101,6 +101,16 @@ class TeamStep(Step):
         # of the others never used.
         self.trained = DistributedDataParallel(self.model, forward_sync_buffers=False)
         self.parts = 0  # computed so far
+
+    def __call__(self, batch: Iterable[Pair], rate: float | Tensor) -> None:
+        super().__call__(batch, rate)
+        parameters = self.model.named_parameters()
+        if unused := [name for name, p in parameters if p.requires_grad and p.grad is None]:
+            raise UserError(
+                f"{', '.join(unused[:3])}{' …' if unused[3:] else ''} of the network got no "
+                "gradient, for which several processes would wait: train in one, or say "
+                "requires_grad_(False) of what is not used"
+            )
 
     def backward(self, x: Tensor, y: Tensor) -> Tensor:
         """As alone; the gradients of a batch are averaged with its last part, all at once."""

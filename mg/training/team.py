@@ -1,8 +1,8 @@
 """Several processes that train one network together, as `launch` or `torchrun` starts them.
 
 Each computes an equal share of every batch on its own device; gradients are averaged, so all hold
-the same weights. The first writes files and measures progress. Batch norm sees the share of its
-process, as each GPU's in the original, or, synchronised, the whole batch.
+the same weights. The first writes files and measures progress. Batch norm sees what its process
+computes at once, as each GPU's in the original, or, synchronised, what all of them do.
 """
 
 import logging
