@@ -93,6 +93,23 @@ _CONFIGURATION = {
 }
 
 
+class EachOnce:
+    """Refuses a second file of the same run, of which one would be counted twice or lost."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str, int]] = set()
+
+    def __call__(self, path: str | os.PathLike, task: str, label: str, seed: int) -> None:
+        """Note the file at `path`.
+
+        Raises:
+            UserError: another one of that run was noted.
+        """
+        if (task, label, seed) in self._seen:
+            raise UserError(f"{path} is the second file for {task} {label} {seed}; give one")
+        self._seen.add((task, label, seed))
+
+
 def wrong_entry(value: Any, kind: Any, name: str = "") -> str | None:
     """The name of the first entry of a record that is not of its kind, None if all are.
 

@@ -223,6 +223,26 @@ def test_evaluation_computes_as_many_examples_at_once_as_are_asked_for(monkeypat
     assert [settings["batch"] for settings in asked] == [64, 7]
 
 
+def test_saliency_computes_as_many_images_at_once_as_are_asked_for(monkeypatch):
+    from mg.evaluation import saliency
+
+    asked = []
+    monkeypatch.setattr(saliency, "saliency", lambda *files, **settings: asked.append(settings))
+    command = "saliency --model m --data d --output s --device cpu".split()
+    cli.main(command)
+    cli.main([*command, "--batch", "7"])
+    assert [settings["batch"] for settings in asked] == [128, 7]
+
+
+def test_a_test_set_can_be_measured_without_its_predictions(monkeypatch):
+    from mg.evaluation import evaluate
+
+    asked = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda *files, **settings: asked.append(settings))
+    cli.main("evaluate --model m --data d --metrics m --device cpu".split())
+    assert asked[0]["predictions_path"] is None
+
+
 def test_an_option_that_is_null_is_not_given():
     command = "train --network mg --task cifar10 --train x --output y --options".split()
     given = cli.build_parser().parse_args([*command, '{"classes": null, "n_layer": 2}'])

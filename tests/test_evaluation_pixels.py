@@ -133,6 +133,9 @@ def test_training_costs_come_from_the_run(stored, tmp_path):
     assert (record["train_images"], record["train_seconds"]) == (640, 2.5)
     assert (record["device"], record["commit"]) == ("a card", "abc")
     assert record["settings"]["training"] == {"a": 1}
+    (tmp_path / "run.json").write_text(json.dumps(run | {"commit": None}))
+    record = evaluate(model_path, stored[1], metrics_path=tmp_path / "metrics.json")
+    assert record["commit"] is None  # not that of the evaluation
 
 
 def test_rounding_never_crosses_the_threshold():

@@ -32,7 +32,7 @@ def record(path, network, options, seed=0, dataset="cifar100", **changes):
         "date": "2026-01-01T00:00:00+00:00",
         "test_images": 10_000,
         "architecture": network,
-        "settings": {"network": options, "training": None, "test": {"canvas": 32}},
+        "settings": {"network": options, "training": None, "test": {"canvas": 32, "split": "test"}},
         **changes,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,22 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     assert "{512, 256}" in text and "394.51" in text
 
 
+@pytest.mark.parametrize(
+    ("images", "split", "digits"),
+    [(2000, "test", False), (10_000, "valid", False), (10_000, "test", True)],
+)
+def test_published_errors_stand_beside_those_on_the_whole_test_set_only(
+    tmp_path, images, split, digits
+):
+    settings = {"network": {"n_layer": 2}, "test": {"split": split}}
+    path = record(tmp_path / "a.json", "mg", {}, settings=settings, test_images=images)
+    (row,), text = table(tmp_path, [path], digits=digits)
+    assert row["published_as"] == "MG-11" and row["published_params_M"] == "20.46"
+    assert row["published_top1_error_percent"] == row["top1_error_difference_points"] == ""
+    assert "Published errors stand beside those on the whole test set only." in text
+    assert "published only" not in text and "28.39" not in text
+
+
 def test_other_widths_are_no_published_network(tmp_path):
     options = {"n_layer": 2, "width": [[8, 4, 2]] * 4 + [[8, 4]]}
     (row,), text = table(tmp_path, [record(tmp_path / "a.json", "mg", options)])
@@ -88,7 +104,7 @@ def test_a_network_of_another_version_is_shown_and_compared_with_nothing(tmp_pat
 def test_recipes_that_differ_are_named(tmp_path):
     def trained(name, rate):
         recipe = {"recipe": {"learning_rate": rate, "epochs": 200}}
-        settings = {"network": {}, "training": recipe, "test": {"canvas": 32}}
+        settings = {"network": {}, "training": recipe, "test": {"canvas": 32, "split": "test"}}
         return record(tmp_path / f"{name}.json", name, {}, settings=settings)
 
     paths = [trained("vgg", 0.1), trained("mg", 0.1), trained("r_mg", 0.05)]
@@ -121,7 +137,7 @@ def test_imagenet_has_two_errors(tmp_path):
     path = record(
         tmp_path / "a.json", "r_mg", {"depth": 34}, dataset="imagenet", label="r_mg_34",
         params=32_899_176, macs=5_760_300_000, top1_error=0.25, top1_error_10crop=0.23,
-        top5_error_10crop=0.07,
+        top5_error_10crop=0.07, test_images=50_000,
     )  # fmt: skip
     (row, *others), text = table(tmp_path, [path], ["imagenet"])
     assert (row["published_as"], row["published_top1_error_percent"]) == ("R-MG-34", "24.51")

@@ -234,9 +234,7 @@ def test_recipes_that_differ_are_named_though_the_configuration_is_the_same(copy
                 record = read_json(path)
                 record["settings"]["training"]["recipe"]["learning_rate"] = 0.5
                 write_json(path, record)
-        text = compare.report(copy, REFERENCE)[0].partition("no setting differs")[2]
-        lines = text.rpartition("\n\n")[0].splitlines()
-        return [" ".join(line.split()) for line in lines if line.strip("-")]
+        return block(copy, "recipe")
 
     assert recipes() == ["no recipe differs"]
     assert recipes("pmg") == [
@@ -250,6 +248,30 @@ def test_recipes_that_differ_are_named_though_the_configuration_is_the_same(copy
     record = read_json(REFERENCE / "demo/models/translation/pmg/seed0/metrics.json")
     write_json(path, record | {"settings": {**record["settings"], "training": None}})
     assert recipes() == ["recipes are not compared: not every record of both runs has one"]
+
+
+def block(folder, kind):
+    """What `mg compare` says of the settings of a kind, with single spaces."""
+    blocks = compare.report(folder, REFERENCE)[0].split("\n\n")
+    (text,) = (b for b in blocks if b.startswith((kind, f"no {kind} differs")))
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip("-")]
+
+
+def test_test_sets_and_network_options_that_differ_are_named(copy):
+    assert block(copy, "test set") == ["no test set differs"]
+    assert block(copy, "network option") == ["no network option differs"]
+    for path in copy.glob("models/segmentation/*/seed*/metrics.json"):
+        record = read_json(path)
+        record["settings"]["test"]["images_sha256"] = "other"
+        if "sg" in path.parts:
+            record["settings"]["network"]["blocks"] = 1
+        write_json(path, record)
+    digits = "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+    (_, line) = block(copy, "test set")
+    assert line.startswith("images_sha256 of Segmentation U-NET, ")
+    assert line.endswith(f"Segmentation R-PMG other {digits}")
+    options = block(copy, "network option")
+    assert options == ["network option that differs ours theirs", "blocks of Segmentation SG 1 3"]
 
 
 def test_the_command_says_by_its_status_whether_numbers_differ(copy):

@@ -7,7 +7,9 @@ import shutil
 import xml.etree.ElementTree as ET
 from functools import partial
 from html import unescape
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from matplotlib.text import Text
 from test_evaluation_pixels import save_data, save_model
 from test_report_pages import training
 
+from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.attention import attention_ratio, read
 from mg.evaluation.evaluate import evaluate
@@ -421,6 +424,40 @@ def test_only_one_data_set_of_a_task_is_taken(run, tmp_path):
                 draw(twice, tmp_path / "f")
         assert not list(tmp_path.glob("f*"))
         draw([released], tmp_path / "g")  # the authors' name of the task
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        ("history.csv", learning_curves),
+        ("saliency.h5", saliency_panel),
+        (
+            "predictions.h5",
+            lambda paths, prefix: spatial_panel(
+                [paths[0].parents[4] / "translation/test.h5"], paths, prefix
+            ),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_two_files_of_one_run_are_refused(run, tmp_path, name, draw):
+    paths = files(run, name, "translation")
+    other = tmp_path / Path(*paths[-1].parts[-4:])  # such as that of another configuration
+    other.parent.mkdir(parents=True)
+    shutil.copy(paths[-1], other)
+    with pytest.raises(UserError, match=f"{other} is the second file for translation"):
+        draw([*paths, other], tmp_path / "f")
+    draw(paths, tmp_path / "f")
+
+
+def test_maps_of_several_windows_are_not_drawn_under_one_caption(run, tmp_path):
+    paths = files(run, "saliency.h5")
+    other = tmp_path / "saliency.h5"
+    shutil.copy(paths[0], other)
+    with h5py.File(other, "r+") as file:
+        hdf5.write_attributes(file, {"window": 8})
+    with pytest.raises(UserError, match=r"windows and strides \(4, 4\) and \(8, 4\)"):
+        saliency_panel([other, *paths[1:]], tmp_path / "f")
 
 
 def test_figures_refuse_what_does_not_belong(run, tmp_path):

@@ -32,7 +32,7 @@ def add_evaluate(commands) -> None:
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a training")
     parser.add_argument("--data", type=Path, required=True, help="HDF5 file of the test set")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--predictions", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--predictions", type=Path, help="HDF5 file to write, if they are wanted")
     parser.add_argument("--batch", type=whole(1), default=64, help="examples computed at once")
     parser.add_argument(
         "--ten-crops", action="store_true", help="measure ImageNet's images on ten crops each, too"
@@ -91,6 +91,7 @@ def add_saliency(commands) -> None:
             stride=settings.stride,
             seed=settings.seed,
             device=choose_device(settings.device),
+            batch=settings.batch,
             threads=settings.threads,
         )
 
@@ -105,5 +106,6 @@ def add_saliency(commands) -> None:
     )
     parser.add_argument("--stride", type=whole(1), default=2, help="its step in pixels")
     parser.add_argument("--seed", type=whole(0), default=1, help="of the noise in the window")
+    parser.add_argument("--batch", type=whole(1), default=128, help="images computed at once")
     add_compute_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")

@@ -80,7 +80,7 @@ def evaluate(
             "train_images": run.get("images"),
             "train_seconds": run.get("seconds"),
             "device": run.get("device"),
-            "commit": run.get("commit") or provenance.commit(),
+            "commit": run.get("commit"),
             "date": provenance.now(),
             "test_images": test.images,
             "architecture": info["network"],

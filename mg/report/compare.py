@@ -3,7 +3,7 @@
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -240,23 +240,33 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _recipe(summary: Summary) -> dict[str, str]:
-    """The settings of a network's trainings, of all seeds together."""
-    recipes = summary.recipes()
+_RECORDED: dict[str, Callable[[Summary], list[dict[str, Any]]]] = {
+    "recipe": Summary.recipes,
+    "network option": Summary.networks,
+    "test set": Summary.tests,
+}
+
+
+def _together(runs: list[dict[str, Any]]) -> dict[str, str]:
+    """What the runs of all seeds say, in one."""
     return {
-        name: " and ".join(sorted({str(recipe[name]) for recipe in recipes if name in recipe}))
-        for name in dict.fromkeys(name for recipe in recipes for name in recipe)
+        name: " and ".join(sorted({str(run[name]) for run in runs if name in run}))
+        for name in dict.fromkeys(name for run in runs for name in run)
     }
 
 
-def _recipes(ours: dict, theirs: dict) -> list[str]:
-    """What differs between the recipes of networks in both runs, as far as both records have it.
+def _recorded(ours: dict, theirs: dict, kind: str) -> list[str]:
+    """What differs in a `kind` of record of networks in both runs, as far as both have it.
 
-    A configuration may have changed since, and does not speak of a training by hand.
+    A configuration may have changed since, and does not speak of what was done by hand.
     """
-    pairs = {key: (_recipe(ours[key]), _recipe(theirs[key])) for key in ours if key in theirs}
+    pairs = {
+        key: tuple(_together(_RECORDED[kind](run[key])) for run in (ours, theirs))
+        for key in ours
+        if key in theirs
+    }
     if not all(mine.keys() & other.keys() for mine, other in pairs.values()):
-        return ["recipes are not compared: not every record of both runs has one"]
+        return [f"{kind}s are not compared: not every record of both runs has one"]
     found: dict[tuple[str, str, str], list[str]] = {}
     for (task, network), (mine, other) in pairs.items():
         for name in mine:
@@ -268,7 +278,7 @@ def _recipes(ours: dict, theirs: dict) -> list[str]:
         label = name if len(of) == len(pairs) else f"{name} of {', '.join(of)}"
         for side, value in zip(sides, values, strict=True):
             side[label] = value
-    return _differences(*sides, "recipe")
+    return _differences(*sides, kind)
 
 
 def _origin(found: Iterable[Summary]) -> dict[str, Any]:
@@ -324,8 +334,7 @@ def report(ours: str | os.PathLike, theirs: str | os.PathLike) -> tuple[str, boo
         "",
         *_settings(here, there),
         "",
-        *_recipes(mine, reference),
-        "",
+        *(line for kind in _RECORDED for line in (*_recorded(mine, reference, kind), "")),
         *_differences(_origin(mine.values()), _origin(reference.values()), "origin"),
     ]
     return "\n".join(text), bool(why)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mg.errors import UserError
+from mg.records import EachOnce
 from mg.report import style
 from mg.report.figures.captions import controls_of, listed
 from mg.report.figures.plots import heading, legend_columns, name_networks, plots
@@ -26,8 +27,14 @@ def learning_curves(history_paths: Paths, prefix: str | os.PathLike, digits: boo
     Args:
         history_paths: history.csv files in .../<task>/<label>/seed<k>/.
         digits: CIFAR's images are MNIST's digits in its format.
+
+    Raises:
+        UserError: there are none, one is damaged, or two are of the same run.
     """
-    histories = [read_history(path) for path in history_paths]
+    histories, once = [], EachOnce()
+    for path in history_paths:
+        histories.append(read_history(path))
+        once(path, *(histories[-1][key] for key in ("task", "network", "seed")))
     if not histories:
         raise UserError("no history.csv was given; learning curves need at least one")
     tasks = tasks_in_order(h["task"] for h in histories)

@@ -16,7 +16,7 @@ from mg.data import hdf5
 from mg.data.tasks import resolve_task
 from mg.errors import UserError
 from mg.evaluation.attention import read as read_maps
-from mg.records import read_run
+from mg.records import EachOnce, read_run
 from mg.report.names import in_order
 
 Paths = Sequence[str | os.PathLike]
@@ -83,13 +83,16 @@ def read_predictions(paths: Paths, data: hdf5.Dataset) -> dict[str, Answers]:
     """The predictions for the examples of `data`, of each network's lowest seed.
 
     Raises:
-        UserError: a file is damaged, or its predictions are not for this test set.
+        UserError: a file is damaged, its predictions are not for this test set, or two are of the
+            same run.
     """
     task, shape = resolve_task(data.attributes["task"]), data.y.shape
     inputs = hdf5.inputs_checksum(data.attributes.path)
     found: dict[str, Answers] = {}
+    once = EachOnce()
     for path in paths:
         with open_predictions(path) as (of, network, seed, stored):
+            once(path, of, network, seed)
             if of != task or stored.shape[0] < shape[0] or stored.shape[1:] != shape[1:]:
                 raise UserError(f"{path} holds predictions for {of}, not for this {task} test set")
             if hdf5.read_attributes(stored.file)["inputs_crc32"] != inputs:
@@ -107,11 +110,13 @@ def read_saliency(paths: Paths) -> dict[str, dict[str, Any]]:
     """The saliency maps of one task, of each network's lowest seed; see `mg.evaluation.attention`.
 
     Raises:
-        UserError: a file is damaged, or they are of several tasks.
+        UserError: a file is damaged, two are of the same run, or they are of several tasks.
     """
     stored: dict[str, dict[str, Any]] = {}
+    once = EachOnce()
     for path in paths:
         maps = read_maps(path)
+        once(path, maps["dataset"], maps["network"], maps["seed"])
         if maps["network"] not in stored or maps["seed"] < stored[maps["network"]]["seed"]:
             stored[maps["network"]] = maps
     tasks = {maps["dataset"] for maps in stored.values()}

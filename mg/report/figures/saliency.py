@@ -52,7 +52,8 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
         saliency_paths: saliency.h5 files of one task; of several seeds the lowest is shown.
 
     Raises:
-        UserError: a file is damaged, or they are of several tasks.
+        UserError: a file is damaged, two are of the same run, or they are of several tasks or made
+            with several windows.
     """
     check_count(count)
     stored = read_saliency(saliency_paths)
@@ -65,7 +66,13 @@ def saliency_panel(saliency_paths: Paths, prefix: str | os.PathLike, count: int 
     indices.sort(key=lambda i: -sum(i in place for place in places.values()))  # stable
     indices = sorted(indices[:count])
     names = ["input", "output", *POINT_NAMES]
-    window, stride = (stored[networks[0]][key] for key in ("window", "stride"))
+    windows = {(maps["window"], maps["stride"]) for maps in stored.values()}
+    if len(windows) > 1:
+        raise UserError(
+            f"saliency maps with windows and strides {' and '.join(map(str, sorted(windows)))} do "
+            "not go together; make the others again with `mg saliency`"
+        )
+    ((window, stride),) = windows
     caption = (
         f"Where the outputs come from ({task_name(task).lower()}). Each map shows, in the "
         "colour of a point marked on the output, the parts of the input that change the output "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mg.evaluation.attention import attention_ratio, attention_shift, read
+from mg.records import EachOnce
 from mg.report import render
 from mg.report.names import network_name, task_name
 from mg.report.render import Cell, Column, Table, write_csv
@@ -141,12 +142,14 @@ def judge(
         saliency_paths: saliency.h5 files.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, or two are of the same run.
     """
     summaries = {(s.dataset, s.network): s for s in summarise(records)}
     attention: dict[tuple[str, str], list[Attention]] = {}
+    once = EachOnce()
     for path in saliency_paths:
         maps = read(path)
+        once(path, maps["dataset"], maps["network"], maps["seed"])
         measured = (attention_ratio(maps), attention_shift(maps))
         attention.setdefault((maps["dataset"], maps["network"]), []).append(measured)
     judged = [(claim, *_judge(claim, summaries, attention)) for claim in CLAIMS]

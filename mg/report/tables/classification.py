@@ -32,6 +32,7 @@ NOTES = {
     "the first five. cross-entropy: nats per image.",
     "differences": "Differences are ours less published: points of the error, percent of sizes and "
     "costs.",
+    "errors": "Published errors stand beside those on the whole test set only.",
     "costs": "multiply-adds: of convolutions and linear layers for one image. The authors' for "
     "CIFAR-100 are those of a last block of {512, 256}, their parameters those of {512, 384}; both "
     "counts are shown.",
@@ -77,8 +78,8 @@ def write_classification_table(
     rows += [[s.dataset, s.network, seed] for s in summaries for seed in s.missing]
     rows = [row + [None] * (len(header) - len(row)) for row in rows]
     write_csv(f"{prefix}.csv", header, sorted(rows, key=lambda row: row[:3]))
-    compared = {id(s): compare(s) for s in summaries}
-    for task in {s.dataset for s in summaries if compared[id(s)]}:
+    compared = {id(s): compare(s, digits) for s in summaries}
+    for task in {s.dataset for s in summaries if compared[id(s)].get("errors")}:
         for name, printed in others(task).items():  # what the authors compare theirs with
             summaries.append(Summary(task, name, [], []))
             compared[id(summaries[-1])] = printed
@@ -98,12 +99,19 @@ def write_classification_table(
     render.write(prefix, tables, "Classification", text)
 
 
-def compare(summary: Summary) -> dict[str, Any]:
+TEST_IMAGES = {"cifar100": 10_000, "imagenet": 50_000}  # of the published errors
+
+
+def compare(summary: Summary, digits: bool = False) -> dict[str, Any]:
     """What the authors printed of a network, and the count that their multiply-adds belong to.
 
+    Args:
+        digits: it was measured on MNIST's digits.
+
     Returns:
-        name, parameters_M, multiply_adds_M, errors (percent, by our measures' names) and
-        multiply_adds_512_256; empty if they printed nothing of it.
+        name, parameters_M, multiply_adds_M, errors (percent, by our measures' names; empty unless
+        all seeds were measured on the test images of theirs) and multiply_adds_512_256; empty if
+        they printed nothing of it.
     """
     if not summary.records:
         return {}
@@ -130,11 +138,19 @@ def compare(summary: Summary) -> dict[str, Any]:
     if not printed:
         return {}
     found = _printed(printed)
+    if digits or not all(_on_whole_test_set(record) for record in summary.records):
+        found["errors"] = {}
     if dataset == "cifar100":
         from mg.report.tables.networks import multiply_adds_512_256  # needs PyTorch
 
         found["multiply_adds_512_256"] = multiply_adds_512_256(network, own)
     return found
+
+
+def _on_whole_test_set(record: dict[str, Any]) -> bool:
+    test = record["settings"].get("test") or {}
+    whole = record.get("test_images") == TEST_IMAGES.get(record["dataset"])
+    return whole and test.get("split") == "test"
 
 
 def _printed(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -191,6 +207,7 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
     scale, large = (1e9, "billion") if largest >= 1e10 else (1e6, "million")
     ten = any(s.mean("top1_error_10crop") is not None for s, _ in entries)
     compared = any(published for _, published in entries)
+    partial = any(published.get("errors") == {} for _, published in entries)
     narrow = any("multiply_adds_512_256" in published for _, published in entries)
     measures = [("top1_error", CLASS_TITLES["top1_error"])]
     measures += [("top1_error_10crop", "top-1, ten crops ↓")] if ten else []
@@ -240,8 +257,8 @@ def _table(title: str, entries: list[tuple[Summary, dict[str, Any]]]) -> Table:
         notes.append(f"Test sets differ: {tests}.")
     if note := recipe_note(summaries):
         notes.append(note)
-    known = [NOTES["measures"]] + [NOTES["differences"]] * compared + [NOTES["costs"]] * narrow
-    return Table.of(title, rows, known + notes)
+    said = {"measures": True, "differences": compared, "errors": partial, "costs": narrow}
+    return Table.of(title, rows, [NOTES[name] for name, needed in said.items() if needed] + notes)
 
 
 def _points(error: float | None, printed: float | None) -> float | None:

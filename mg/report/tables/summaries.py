@@ -10,7 +10,7 @@ from typing import Any
 
 from mg.errors import UserError
 from mg.networks.registry import check_options
-from mg.records import MEASURES, read_measured
+from mg.records import MEASURES, EachOnce, read_measured
 from mg.report import render
 from mg.report.names import in_order, tasks_in_order
 from mg.report.render import Cell
@@ -46,15 +46,14 @@ def read_metrics(
         UserError: a file is missing, not a metrics.json or one of the other kind, or two are of the
             same run, or seeds of one label of different networks.
     """
-    records: dict[tuple, dict[str, Any]] = {}
+    records: list[dict[str, Any]] = []
+    once = EachOnce()
     known: dict[tuple, tuple] = {}  # task, label and an option: its value, of which seed and file
     for path in paths:
         record = read_measured(path, measures)
-        key = (record["dataset"], record["network"], record["seed"])
-        if key in records:
-            raise UserError(f"{path} is the second file for {' '.join(map(str, key))}; give one")
-        records[key] = record
-        task, label, seed = key
+        task, label, seed = record["dataset"], record["network"], record["seed"]
+        once(path, task, label, seed)
+        records.append(record)
         for name, value in _network(record).items():
             first, other, where = known.setdefault((task, label, name), (value, seed, path))
             if value != first:  # no mean over seeds, and no size, would be that of either
@@ -63,7 +62,7 @@ def read_metrics(
                     f"({name} {first} and {value}): {where} and {path}; train the older again, or "
                     "leave the files of one out"
                 )
-    return in_report_order(list(records.values()), "network")
+    return in_report_order(records, "network")
 
 
 def _network(record: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +135,10 @@ class Summary:
     def recipes(self) -> list[dict[str, Any]]:
         """The settings of each run's training; none where its record has none."""
         return [(r["settings"].get("training") or {}).get("recipe") or {} for r in self.records]
+
+    def networks(self) -> list[dict[str, Any]]:
+        """The network of each run, and what its options come to."""
+        return [_network(record) for record in self.records]
 
     def tests(self) -> list[dict[str, Any]]:
         """What the test set of each run says of itself."""
