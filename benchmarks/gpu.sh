@@ -36,6 +36,7 @@ for network in pmg r_pmg unet; do
     part $network "$python" benchmarks/training.py --networks $network --compile --rounds 7
 done
 part side-by-side "$python" benchmarks/training.py --side-by-side --networks pmg --rounds 7
+part muon "$python" benchmarks/muon.py
 part others "$python" benchmarks/training.py --networks umg sg r_sg --rounds 7
 if command -v nvidia-cuda-mps-control >/dev/null; then # the kernels of several processes at once
     CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d)

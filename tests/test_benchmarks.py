@@ -53,6 +53,13 @@ def test_training_is_measured_against_floor_and_baseline():
     assert len(rows(text, "+")) >= 3  # the tricks, one by one
 
 
+def test_muon_is_measured_against_its_floor_and_its_source():
+    text = printed("muon.py", "--networks", "pmg", "--rounds", 1, "--device", "cpu")
+    ((_, floor, adamw, source, ours, ratio),) = rows(text, "pmg")
+    assert 0 < float(floor) < float(ours) and float(adamw) > 0
+    assert float(ratio) == pytest.approx(float(source) / float(ours), rel=0.05)
+
+
 @pytest.mark.skipif(
     not shutil.which(inductor.cpp.cxx[-1]), reason=f"{inductor.cpp.cxx[-1]} is not installed"
 )

@@ -9,8 +9,8 @@ from torch import Tensor
 
 MOMENTUM = 0.95
 _FACTOR = 0.2  # of the root mean square of AdamW's updates
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_ITERATIONS = 5
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
@@ -88,10 +88,10 @@ def orthogonal(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    a, b, c = _COEFFICIENTS
+    a, b, c = COEFFICIENTS
     square = x @ x.mT
     product = None
-    for left in reversed(range(_ITERATIONS)):
+    for left in reversed(range(ITERATIONS)):
         factor = torch.baddbmm(square, square, square, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
         product = factor if product is None else factor @ product
