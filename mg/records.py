@@ -106,7 +106,10 @@ class EachOnce:
             UserError: another one of that run was noted.
         """
         if (task, label, seed) in self._seen:
-            raise UserError(f"{path} is the second file for {task} {label} {seed}; give one")
+            raise UserError(
+                f"{path} is the second file for {task} {label} {seed}; give one (the same network "
+                "by two recipes: `mg compare`, or a label of its own for each)"
+            )
         self._seen.add((task, label, seed))
 
 

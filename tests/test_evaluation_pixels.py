@@ -121,19 +121,33 @@ def test_nothing_is_written_over_what_is_read_or_over_another_result(stored, tmp
     assert (model.read_bytes(), data.read_bytes()) == before
 
 
+RUN = {
+    **{"dataset": "segmentation", "label": "pmg_small", "seed": 3, "data": [], "versions": {}},
+    **{"images": 640, "seconds": 2.5, "device": "a card", "commit": "abc"},
+    **{"settings": {"a": 1}, "attempts": 1, "started": "2026", "finished": "2026"},
+}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_it_is_said_where_a_network_is_measured_on_what_it_was_trained_on(
+    stored, tmp_path, capfd, split
+):
+    model_path = save_model(tmp_path / "model.pt")
+    trained = {"task": "segmentation", "split": split, "examples": 11, "crc32": [1, 2]}
+    (tmp_path / "run.json").write_text(json.dumps(RUN | {"data": [trained]}))
+    evaluate(model_path, stored[1], metrics_path=tmp_path / "metrics.json")
+    said = "these are examples that it was trained on" in capfd.readouterr().err
+    assert said is (split == "test")  # what the test set says of itself
+
+
 def test_training_costs_come_from_the_run(stored, tmp_path):
     model_path = save_model(tmp_path / "model.pt")
-    run = {
-        **{"dataset": "segmentation", "label": "pmg_small", "seed": 3, "data": [], "versions": {}},
-        **{"images": 640, "seconds": 2.5, "device": "a card", "commit": "abc"},
-        **{"settings": {"a": 1}, "attempts": 1, "started": "2026", "finished": "2026"},
-    }
-    (tmp_path / "run.json").write_text(json.dumps(run))
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
     record = evaluate(model_path, stored[1], metrics_path=tmp_path / "metrics.json")
     assert (record["train_images"], record["train_seconds"]) == (640, 2.5)
     assert (record["device"], record["commit"]) == ("a card", "abc")
     assert record["settings"]["training"] == {"a": 1}
-    (tmp_path / "run.json").write_text(json.dumps(run | {"commit": None}))
+    (tmp_path / "run.json").write_text(json.dumps(RUN | {"commit": None}))
     record = evaluate(model_path, stored[1], metrics_path=tmp_path / "metrics.json")
     assert record["commit"] is None  # not that of the evaluation
 

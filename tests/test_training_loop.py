@@ -186,8 +186,8 @@ def test_a_training_of_other_settings_is_not_taken_for_this_one(finished, change
 
 
 def test_a_training_with_more_data_files_is_not_taken_for_one_with_fewer(finished):
-    files = [finished / "train.h5"]
-    assert not of(finished, finished, SHORT, train_files=files * 2).is_finished()
+    files = [finished / "train.h5", finished / "valid.h5"]
+    assert not of(finished, finished, SHORT, train_files=files).is_finished()
 
 
 def test_no_results_are_no_finished_training(finished, tmp_path):
@@ -542,6 +542,18 @@ def test_validation_on_what_is_trained_on_is_said(tiny, tmp_path):
         lines = []
         train(tiny, tmp_path / name, log=lines.append, valid_file=tiny / name)
         assert any(line.startswith(said) for line in lines) is expected
+
+
+def test_a_file_given_twice_to_train_on_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny)
+    with pytest.raises(UserError, match="is given twice to train on; give it once"):
+        of(tiny, tmp_path, train_files=[tiny / "train.h5", "train.h5"])
+
+
+@pytest.mark.parametrize("seconds", [-5, float("nan")])
+def test_a_time_between_checkpoints_that_is_none_is_refused(tiny, tmp_path, seconds):
+    with pytest.raises(UserError, match="checkpoint_seconds is .*; it must be 0 or more"):
+        train(tiny, tmp_path, checkpoint_seconds=seconds)
 
 
 def test_a_training_that_goes_on_with_other_code_says_so(tiny, tmp_path, monkeypatch):

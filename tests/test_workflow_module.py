@@ -1,30 +1,41 @@
 """The workflow as a part of somebody else's: the example, run from a folder of its own."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+
+from mg.data import hdf5
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def run(mnist_directory, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("other workflow")
-    changes = {"multigrid": {"mnist": {"directory": str(mnist_directory)}}}
-    (directory / "changes.yaml").write_text(yaml.safe_dump(changes))
-    done = subprocess.run(
+def other_workflow(
+    directory: Path, changes: dict, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the example in `directory` with `changes` of the module's configuration."""
+    (directory / "changes.yaml").write_text(yaml.safe_dump({"multigrid": changes}))
+    return subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--cores", "2"),
             *("--snakefile", ROOT / "examples/module/Snakefile", "--configfile", "changes.yaml"),
+            *arguments,
         ],
         cwd=directory,
         capture_output=True,
         text=True,
     )
+
+
+@pytest.fixture(scope="module")
+def run(mnist_directory, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("other workflow")
+    done = other_workflow(directory, {"mnist": {"directory": str(mnist_directory)}})
     assert done.returncode == 0, done.stdout + done.stderr
     return directory
 
@@ -42,17 +53,8 @@ def test_all_of_the_module_is_made_of_what_lies_below_its_prefix(tasks, tmp_path
     changes["architectures"] = {"vgg": {"network": "vgg", "options": {}}}
     amount = {"epochs": 1, "iterations": 1, "batch": 2}
     changes["training"] = {"tasks": {"cifar10": amount}, "output_prior": tasks != "cifar10"}
-    (tmp_path / "changes.yaml").write_text(yaml.safe_dump({"multigrid": changes}))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--printshellcmds"),
-            *("--snakefile", ROOT / "examples/module/Snakefile", "--configfile", "changes.yaml"),
-            *("--", "multigrid_all"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    arguments = ("--dry-run", "--printshellcmds", "--", "multigrid_all")
+    done = other_workflow(tmp_path, changes, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     commands = [line for line in done.stdout.splitlines() if " mg " in f" {line}"]
     assert len(commands) > 8
@@ -61,6 +63,38 @@ def test_all_of_the_module_is_made_of_what_lies_below_its_prefix(tasks, tmp_path
     ]
     own = [word for word in words if re.match(r"(mnist:)?(results|resources)/", word)]
     assert words and not own, own
+
+
+def test_digits_of_ones_own_below_the_prefix_are_noticed_when_they_change(
+    mnist_directory, tmp_path
+):
+    changes = {"mnist": {"directory": "own", "sources": ["as-is"]}}
+    digits = tmp_path / "multigrid/own"
+    digits.mkdir(parents=True)
+    for path in mnist_directory.glob("*ubyte"):
+        shutil.copy(path, digits)
+    target = "multigrid/results/example/data/translation/test.h5"
+    done = other_workflow(tmp_path, changes, "--", target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = other_workflow(tmp_path, changes, "--dry-run", "--", target)
+    assert "Nothing to be done" in again.stdout + again.stderr
+    images = digits / "t10k-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-1] + b"\1")
+    again = other_workflow(tmp_path, changes, "--dry-run", "--", target)
+    assert re.search(r"^multigrid_generate +1$", again.stdout + again.stderr, re.M)
+
+
+def test_images_of_ones_own_below_the_prefix_are_used_and_guarded(tmp_path):
+    folder = tmp_path / "multigrid/results/example/data/translation"
+    for split in ("train", "valid", "test"):
+        x = np.zeros((4, 1, 32, 32), np.float32)
+        says = {"task": "translation", "split": split, "mode": "own", "seed": 0, "canvas": 32}
+        hdf5.write(folder / f"{split}.h5", [(x, x > 0.5)], says)
+    announced = other_workflow(tmp_path, {"data": {"mode": "own"}}, "--dry-run")
+    assert announced.returncode == 0, announced.stdout + announced.stderr
+    assert "multigrid_train" in announced.stdout + announced.stderr
+    forgotten = other_workflow(tmp_path, {}, "--dry-run")
+    assert forgotten.returncode == 1 and "over your own images in multigrid/" in forgotten.stderr
 
 
 def test_everything_of_the_module_lies_below_its_prefix(run):

@@ -1,5 +1,6 @@
 """The workflow for real, on the smallest data: what is made, and what again after a change."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -264,6 +265,15 @@ def test_what_decides_nothing_makes_nothing_again(run, config, mnist_directory):
     assert not {"fetch_mnist", "generate", "train"} & planned(run, config | preparation).keys()
 
 
+def write_images(folder: Path, seed: int = 0) -> None:
+    """Images of one's own for translation, where the workflow would generate its own."""
+    random = np.random.default_rng(seed)
+    for split in ("train", "valid", "test"):
+        x = random.random((16, 1, 32, 32), np.float32)
+        says = {"task": "translation", "split": split, "mode": "own", "seed": 0, "canvas": 32}
+        hdf5.write(folder / f"{split}.h5", [(x, x > 0.5)], says)
+
+
 def test_images_of_ones_own_are_used_and_never_overwritten(mnist_directory, tmp_path):
     """Also where the record of the digits is newer than they are."""
     config = TINY | {
@@ -271,11 +281,7 @@ def test_images_of_ones_own_are_used_and_never_overwritten(mnist_directory, tmp_
         "mnist": {"directory": "own", "sources": [str(mnist_directory)]},
     }
     model = "results/cells/models/translation/sg/seed0/model.pt"
-    random = np.random.default_rng(0)
-    for split in ("train", "valid", "test"):
-        x = random.random((16, 1, 32, 32), np.float32)
-        says = {"task": "translation", "split": split, "mode": "own", "seed": 0, "canvas": 32}
-        hdf5.write(tmp_path / f"results/cells/data/translation/{split}.h5", [(x, x > 0.5)], says)
+    write_images(tmp_path / "results/cells/data/translation")
     images = tmp_path / "results/cells/data/translation/train.h5"
     before = images.read_bytes()
     fetched = snakemake(tmp_path, TINY | {"mnist": config["mnist"]}, "--", "own/verified.json")
@@ -290,6 +296,24 @@ def test_images_of_ones_own_are_used_and_never_overwritten(mnist_directory, tmp_
     assert images.read_bytes() == before
     generated = snakemake(tmp_path, TINY | {"data": announced["data"]} | {"run": "tiny"})
     assert "results/tiny/data/translation/train.h5 is missing" in generated.stderr
+
+
+def test_other_images_of_ones_own_are_noticed_however_old_their_files_are(tmp_path):
+    """As where they were copied with their dates."""
+    config = TINY | {"run": "cells", "networks": ["sg"], "data": {"mode": "own"}}
+    data, model = tmp_path / "results/cells/data/translation", "results/cells/models/translation/sg"
+    targets = [f"{model}/seed0/metrics.json", "results/cells/figures/examples.png"]
+    write_images(data)
+    done = snakemake(tmp_path, config, "--", *targets)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert planned(tmp_path, config, *targets) == {}
+    write_images(tmp_path / "others", seed=1)
+    for split, affected in (("test", {"evaluate", "figure_examples"}), ("train", {"train"})):
+        shutil.copy(tmp_path / f"others/{split}.h5", data)
+        os.utime(data / f"{split}.h5", (1e9, 1e9))
+        assert planned(tmp_path, config, *targets).keys() >= affected
+        if split == "test":
+            assert "train" not in planned(tmp_path, config, *targets)
 
 
 def test_generated_digits_are_not_taken_for_images_of_ones_own(run, config):

@@ -11,7 +11,7 @@ from mg.errors import UserError
 from mg.evaluation import classify, pixels
 from mg.files import check_place, write_json
 from mg.networks.counting import layers, longest_path, total
-from mg.progress import Progress
+from mg.progress import Progress, say
 from mg.records import read_run
 from mg.training.device import configure_torch
 from mg.training.model import load_model
@@ -94,4 +94,11 @@ def evaluate(
         column, name = goal.shown
         value = record[goal.measures[column]]
         progress.note = f"{name} {'undefined' if value is None else format(value, '.4f')}"
+    if any(_names_same(test.attributes, of) for of in run.get("data", [])):
+        say("these are examples that it was trained on: they say nothing of others")
     return record
+
+
+def _names_same(test: dict[str, Any], trained: dict[str, Any]) -> bool:
+    """Whether a test set is, by what it says of itself, a data set that was trained on."""
+    return all(test.get(name) == trained.get(name) for name in ("task", "split", "mode", "seed"))

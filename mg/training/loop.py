@@ -63,7 +63,7 @@ def train(
         threads: processor threads of all processes together; PyTorch's choice if None.
         workers: processes that decode ImageNet's images ahead, of all that train together; 0 for
             none besides those.
-        checkpoint_seconds: work that a killed training may lose.
+        checkpoint_seconds: work that a killed training may lose, from 0 (after every step) on.
         execution: how steps are executed, see `mg.training.step.build_step`; auto chooses.
         tensorboard: folder of TensorBoard's files; this training gets one of its own in it.
         team: the processes that train this network together; the first writes the files.
@@ -73,6 +73,8 @@ def train(
         UserError: bad settings or files, a checkpoint of other settings, a loss that is not finite.
         Interrupted: one of `mg.signals.STOPPING` came; a checkpoint was written.
     """
+    if not checkpoint_seconds >= 0:  # NaN neither
+        raise UserError(f"checkpoint_seconds is {checkpoint_seconds:g}; it must be 0 or more")
     device = torch.device(device)
     configure_torch(threads and max(1, threads // team.world))
     if not team.first:

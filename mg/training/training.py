@@ -33,7 +33,7 @@ class Training:
         label: what tables call the network; its name if none is given.
 
     Raises:
-        UserError: there is no such task.
+        UserError: there is no such task, or a file is given twice to train on.
     """
 
     network: str
@@ -53,6 +53,9 @@ class Training:
         if not self.label.isprintable():
             raise UserError(f"label {self.label!a} has characters that no table can show")
         object.__setattr__(self, "train_files", [*map(Path, self.train_files)])
+        for path in self.train_files:
+            if sum(other.resolve() == path.resolve() for other in self.train_files) > 1:
+                raise UserError(f"{path} is given twice to train on; give it once")
         object.__setattr__(self, "output", Path(self.output))
         object.__setattr__(self, "valid_file", self.valid_file and Path(self.valid_file))
 

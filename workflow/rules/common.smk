@@ -20,6 +20,12 @@ from snakemake.settings.types import DeploymentMethod
 # The checkout that this file is of, also where it is a module of another workflow.
 ROOT = Path(workflow.current_basedir).parents[1]
 
+
+def placed(path, modify=workflow.modifier.path_modifier.replace_prefix):
+    """Where a path of a rule lies, for what reads it outside of one: below a module's prefix."""
+    return modify(path)
+
+
 # Jobs have the dependencies of the package, but this process only where it runs them itself.
 DEPLOYED = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
 COSTS = None  # of networks, where nobody was asked
@@ -28,7 +34,7 @@ try:
     configuration.type_values(config, workflow.config_settings.config)
     configuration.check(config)
     if workflow.is_main_process:
-        configuration.check_own_images(config, "results")
+        configuration.check_own_images(config, placed("results"))
     if not DEPLOYED:
         COSTS = configuration.check_with_package(
             config, sys.executable, Path(".snakemake", "checked-configurations")
@@ -131,10 +137,19 @@ def own_files(family):
         return None
     files = {"mnist": "*-ubyte", "cifar": "*-python.tar.gz"}[family]
     contents = hashlib.sha256()
-    for path in sorted(Path(settings["directory"]).glob(files)):
+    for path in sorted(Path(placed(settings["directory"])).glob(files)):
         with open(path, "rb") as file:
             contents.update(hashlib.file_digest(file, "sha256").digest())
     return contents.hexdigest()[:16]
+
+
+@functools.cache
+def own_images(task, *splits):
+    """Checksums of images that users supply: others are noticed however old their file is."""
+    if config["data"]["mode"] != "own" or family(task) != "mnist":
+        return None
+    data = Path(placed(RESULTS), "data", task)
+    return [configuration.checksums(data / f"{split}.h5") for split in splits]
 
 
 def of_photographs(task, key):

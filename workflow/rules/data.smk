@@ -102,7 +102,7 @@ rule prepare:
         mem_mb=2000,
     params:
         source=lambda wildcards, input: (
-            str(Path(input[0]).parent) if input else config["imagenet"]["directory"]
+            str(Path(input[0]).parent) if input else placed(config["imagenet"]["directory"])
         ),
         own=lambda wildcards: own_files(family(wildcards.task)),
         # What follows from the input, as the source, is not compared.

@@ -25,6 +25,7 @@ rule evaluate:
             if family(wildcards.task) == "imagenet" and config["imagenet"]["ten_crops"]
             else ""
         ),
+        own=lambda wildcards: own_images(wildcards.task, "test"),
         code=lambda wildcards: code(evaluated_by(family(wildcards.task))),
     shell:
         "mg evaluate --model {input.model:q} --data {input.test:q} --metrics {output.metrics:q}"
@@ -55,6 +56,7 @@ rule saliency:
         examples=config["saliency"]["examples"],
         window=config["saliency"]["window"],
         stride=config["saliency"]["stride"],
+        own=lambda wildcards: own_images(wildcards.task, "test"),
         code=code(mapped_by()),
     shell:
         "mg saliency --model {input.model:q} --data {input.test:q} --examples {params.examples:q}"

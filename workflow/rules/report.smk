@@ -129,6 +129,7 @@ rule figure_examples:
         "../../envs/mg.yaml"
     params:
         prefix=stem,
+        own=[own_images(task, "test") for task in PIXEL_TASKS],
         code=code(shown_by("report/figures/sheets.py")),
     shell:
         "mg figure examples --data {input.data:q} --output {params.prefix:q} > {log:q} 2>&1"

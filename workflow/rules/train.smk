@@ -34,6 +34,7 @@ rule train:
         valid=lambda wildcards, input: ["--valid", input.valid] if input.valid else [],
         # Snakemake compares no parameter that follows from the input, and the files are the same.
         include_valid=lambda wildcards: training(wildcards.task, "include_valid"),
+        own=lambda wildcards: own_images(wildcards.task, "train", "valid"),
         optimizer=config["training"]["optimizer"],
         schedule=config["training"]["schedule"],
         learning_rate=config["training"]["learning_rate"],
