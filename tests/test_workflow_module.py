@@ -13,6 +13,7 @@ import yaml
 from mg.data import hdf5
 
 ROOT = Path(__file__).parent.parent
+CLASSIFIERS = [("cifar10", "vgg"), ("imagenet", "r_mg")]
 
 
 def other_workflow(
@@ -45,14 +46,14 @@ def test_the_other_workflow_gets_its_result(run):
     assert network == "pmg" and 0 <= float(mean_iu) <= 1
 
 
-@pytest.mark.parametrize("tasks", ["translation", "cifar10"])
-def test_all_of_the_module_is_made_of_what_lies_below_its_prefix(tasks, tmp_path):
+@pytest.mark.parametrize("task, network", [("translation", "pmg"), *CLASSIFIERS])
+def test_all_of_the_module_is_made_of_what_lies_below_its_prefix(task, network, tmp_path):
     """Commands get folders as parameters too, which Snakemake gives no prefix."""
-    networks = {"translation": "pmg", "cifar10": "vgg"}
-    changes = {"tasks": [tasks], "networks": [networks[tasks]], "cifar": {"sources": ["mnist"]}}
-    changes["architectures"] = {"vgg": {"network": "vgg", "options": {}}}
-    amount = {"epochs": 1, "iterations": 1, "batch": 2}
-    changes["training"] = {"tasks": {"cifar10": amount}, "output_prior": tasks != "cifar10"}
+    changes = {"tasks": [task], "networks": [network], "cifar": {"sources": ["mnist"]}}
+    changes["architectures"] = {network: {"network": network, "options": {}}}
+    if (task, network) in CLASSIFIERS:
+        amount = {"epochs": 1, "iterations": 1, "batch": 2}
+        changes["training"] = {"tasks": {task: amount}, "output_prior": False}
     arguments = ("--dry-run", "--printshellcmds", "--", "multigrid_all")
     done = other_workflow(tmp_path, changes, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
