@@ -22,7 +22,7 @@ ROOT = Path(workflow.current_basedir).parents[1]
 
 
 def placed(path, modify=workflow.modifier.path_modifier.replace_prefix):
-    """Where a path of a rule lies, for what reads it outside of one: below a module's prefix."""
+    """Where Snakemake puts a path, for what reads it by itself: below the prefix of a module."""
     return modify(path)
 
 
