@@ -25,6 +25,7 @@ TABLES = [  # run, task and measure of every column but the first
     [
         ("standard", "segmentation", "mean_iu"),
         ("wide", "segmentation", "mean_iu"),
+        ("wide-muon", "segmentation", "mean_iu"),
         ("paper-bf16", "segmentation", "mean_iu"),
         ("wide", "segmentation", "params", 1e6),
         ("wide", "segmentation", "macs", 1e9),
