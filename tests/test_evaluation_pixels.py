@@ -133,7 +133,8 @@ def test_it_is_said_where_a_network_is_measured_on_what_it_was_trained_on(
     stored, tmp_path, capfd, split
 ):
     model_path = save_model(tmp_path / "model.pt")
-    trained = {"task": "segmentation", "split": split, "examples": 11, "crc32": [1, 2]}
+    trained = {"task": "segmentation", "split": split, "canvas": 16}
+    trained |= {"examples": 11, "crc32": [1, 2]}
     (tmp_path / "run.json").write_text(json.dumps(RUN | {"data": [trained]}))
     evaluate(model_path, stored[1], metrics_path=tmp_path / "metrics.json")
     said = "these are examples that it was trained on" in capfd.readouterr().err

@@ -1,16 +1,13 @@
 """The workflow as a part of somebody else's: the example, run from a folder of its own."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-
-from mg.data import hdf5
+from test_workflow_run import change_a_digit, digits_of_ones_own, write_images
 
 ROOT = Path(__file__).parent.parent
 CLASSIFIERS = [("cifar10", "vgg"), ("imagenet", "r_mg")]
@@ -70,27 +67,20 @@ def test_digits_of_ones_own_below_the_prefix_are_noticed_when_they_change(
     mnist_directory, tmp_path
 ):
     changes = {"mnist": {"directory": "own", "sources": ["as-is"]}}
-    digits = tmp_path / "multigrid/own"
-    digits.mkdir(parents=True)
-    for path in mnist_directory.glob("*ubyte"):
-        shutil.copy(path, digits)
+    (tmp_path / "multigrid").mkdir()
+    digits_of_ones_own(mnist_directory, tmp_path / "multigrid/own")
     target = "multigrid/results/example/data/translation/test.h5"
     done = other_workflow(tmp_path, changes, "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
     again = other_workflow(tmp_path, changes, "--dry-run", "--", target)
     assert "Nothing to be done" in again.stdout + again.stderr
-    images = digits / "t10k-images-idx3-ubyte"
-    images.write_bytes(images.read_bytes()[:-1] + b"\1")
+    change_a_digit(tmp_path / "multigrid/own")
     again = other_workflow(tmp_path, changes, "--dry-run", "--", target)
     assert re.search(r"^multigrid_generate +1$", again.stdout + again.stderr, re.M)
 
 
 def test_images_of_ones_own_below_the_prefix_are_used_and_guarded(tmp_path):
-    folder = tmp_path / "multigrid/results/example/data/translation"
-    for split in ("train", "valid", "test"):
-        x = np.zeros((4, 1, 32, 32), np.float32)
-        says = {"task": "translation", "split": split, "mode": "own", "seed": 0, "canvas": 32}
-        hdf5.write(folder / f"{split}.h5", [(x, x > 0.5)], says)
+    write_images(tmp_path / "multigrid/results/example/data/translation")
     announced = other_workflow(tmp_path, {"data": {"mode": "own"}}, "--dry-run")
     assert announced.returncode == 0, announced.stdout + announced.stderr
     assert "multigrid_train" in announced.stdout + announced.stderr

@@ -101,4 +101,5 @@ def evaluate(
 
 def _names_same(test: dict[str, Any], trained: dict[str, Any]) -> bool:
     """Whether a test set is, by what it says of itself, a data set that was trained on."""
-    return all(test.get(name) == trained.get(name) for name in ("task", "split", "mode", "seed"))
+    named = ("task", "split", "mode", "seed", "canvas")
+    return all(test.get(name) == trained.get(name) for name in named)
