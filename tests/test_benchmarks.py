@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch._inductor import config as inductor
 
@@ -51,6 +53,31 @@ def test_training_is_measured_against_floor_and_baseline():
     baseline, ours, ratio = (float(cell.replace(",", "")) for cell in measured[1:4])
     assert baseline > 0 and ours > 0 and 0.1 < ratio < 10
     assert len(rows(text, "+")) >= 3  # the tricks, one by one
+    assert "weights after 5 steps, distance from baseline's" in text
+
+
+def test_a_variant_that_computes_something_else_is_far_from_the_baseline(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import training
+
+    device = torch.device("cpu")
+    baseline, *_, faster = [
+        v for v in training.variants(device, False) if v.activations == torch.float32 and not v.keep
+    ]
+    assert faster.faster
+    half = replace(faster, name="in bfloat16", activations=torch.bfloat16)
+
+    def found():
+        kinds = (baseline, faster, half)
+        return training.distances(
+            [training.Training("pmg", {"width": [8, 8]}, 16, 4, kind, device) for kind in kinds]
+        )
+
+    same, rounded, coarse = found()
+    assert same == 0 < rounded < 2e-3 < coarse < 0.1
+    spread = training.execution.spread
+    monkeypatch.setattr(training.execution, "spread", lambda weight: spread(weight.flip(2)))
+    assert found()[1] > 0.1
 
 
 def test_muon_is_measured_against_its_floor_and_its_source():
