@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mg.data import cifar_preparation
 from mg.data.cifar_preparation import Preparation, global_contrast_normalise, zca
 
 
@@ -18,6 +19,12 @@ def test_contrast_normalisation_is_pylearn2s():
     found = global_contrast_normalise(torch.tensor(x)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1)[[0, 1, 2]], 55)
+
+
+@pytest.fixture(autouse=True, params=[7, 1000])
+def part(request, monkeypatch):
+    """More images than are prepared at once, and fewer."""
+    monkeypatch.setattr(cifar_preparation, "_PART", request.param)
 
 
 def test_whitening_is_pylearn2s():

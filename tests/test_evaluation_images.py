@@ -13,6 +13,7 @@ from mg import networks
 from mg.data.cifar_preparation import PREPARATIONS, Preparation
 from mg.errors import UserError
 from mg.evaluation.images import COLOURS, predict_images
+from mg.evaluation.pixels import forward
 from mg.training.model import load_model
 
 PIXELS = {"kind": "clutter", "canvas": 16}
@@ -118,6 +119,18 @@ def test_a_spatial_task_gives_an_image(tmp_path):
     path = image(tmp_path / "digit.png", (50, 40))
     (answer,) = predict_images(model_path, [path], output=tmp_path / "out")
     assert Image.open(answer["output"]).size == (16, 16) and "pixels" not in answer
+
+
+def test_the_image_is_the_networks_output(tmp_path):
+    options = {"width": [4, 2], "grids": 2}
+    model_path = save(tmp_path / "model.pt", "pmg", "translation", options, PIXELS)
+    path = image(tmp_path / "digit.png", (16, 16))
+    (answer,) = predict_images(model_path, [path], output=tmp_path / "out")
+    grey = torch.from_numpy(np.array(Image.open(path).convert("L"), np.float32) / 255)
+    with torch.no_grad():
+        logits = forward(load_model(model_path)[0], grey[None, None])[0, 0]
+    picture = np.array(Image.open(answer["output"]))
+    assert np.abs(picture - logits.sigmoid().numpy() * 255).max() < 0.51 and np.ptp(picture) > 20
 
 
 def test_the_command_prints_answers(tmp_path):

@@ -13,8 +13,8 @@ from mg.data import hdf5
 from mg.errors import UserError
 from mg.evaluation.evaluate import evaluate
 from mg.evaluation.pixels import forward, half_sigmoid
-from mg.metrics import MEASURES, Metrics
-from mg.networks.counting import count
+from mg.metrics import MEASURES, Metrics, constant_answer
+from mg.networks.counting import count, layers, longest_path
 from mg.training.model import load_model
 
 OPTIONS = {"width": [4, 2], "grids": 2}
@@ -80,6 +80,9 @@ def test_metrics_and_predictions_agree(stored, tmp_path):
     assert all(record[name] is not None for name in MEASURES)
     assert record["params"] == sum(p.numel() for p in model.parameters())
     assert record["macs"] == count(model, (1, 16, 16)).multiply_adds
+    assert record["depth"] == longest_path(layers(model, (1, 16, 16)))
+    assert record["constant_answer"] == constant_answer(data.y)
+    assert record["architecture"] == "pmg"
     assert (record["network"], record["seed"], record["test_images"]) == ("pmg_small", 3, 11)
     assert record["train_images"] is record["device"] is None
     assert record["settings"]["test"]["scale"] == [0.5, 1.5]

@@ -158,6 +158,8 @@ def test_file_holds_the_first_usable_examples_and_is_reproducible(tmp_path, capf
     ]
     assert first["map"].shape == (3, 7, 16, 16)
     np.testing.assert_allclose(first["map"], second["map"], rtol=1e-3, atol=1e-4)
+    saliency(model, data, tmp_path / "c.h5", **settings, batch=5, seed=2)
+    assert not np.allclose(first["map"], read(tmp_path / "c.h5")["map"], rtol=1e-3, atol=1e-4)
     assert list(first["point_names"]) == list(POINT_NAMES)
     assert (first["dataset"], first["network"], first["seed"]) == ("translation", "pmg_small", 3)
     assert (first["window"], first["stride"], first["threshold"]) == (4, 4, 0.1)
@@ -245,6 +247,8 @@ def test_attention_that_is_the_same_for_every_input_does_not_follow():
 
 def test_the_part_of_the_attention_that_follows_the_digit_is_how_far_the_maps_move():
     part = maps_on_digits(lambda dot: 0.25 * dot + 0.75 / dot.size)
+    assert attention_shift(part) == pytest.approx(0.25)
+    part["map"][0, :3] = 0  # of points that change nothing
     assert attention_shift(part) == pytest.approx(0.25)
 
 

@@ -191,8 +191,9 @@ def test_errors_of_classes_are_counted_by_rank():
     assert found["cross_entropy"] == pytest.approx(expected)
 
 
-def test_an_output_that_is_not_a_number_is_wrong():
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_output_that_is_no_finite_number_is_wrong(value):
     metrics = ClassMetrics()
-    metrics.update(torch.tensor([[float("nan"), 0.0], [1.0, 0.0]]), torch.tensor([0, 0]))
+    metrics.update(torch.tensor([[value, 0.0], [1.0, 0.0]]), torch.tensor([0, 0]))
     assert metrics.compute() == {"top1_error": 0.5, "top5_error": 0.5, "cross_entropy": None}
     assert set(ClassMetrics().compute().values()) == {None}

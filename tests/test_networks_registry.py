@@ -13,6 +13,7 @@ from torch import nn
 from mg.errors import UserError
 from mg.networks import build, check_canvas, resolve_dataset
 from mg.networks.counting import count, layers, longest_path
+from mg.networks.pyramid import ResidualMultigridUnit
 from mg.networks.registry import NETWORKS, RELEASED_NAMES, check_options, defaults, skeleton
 
 SMALL = {
@@ -376,6 +377,14 @@ def test_dropout_is_active_in_training_only():
     for module in model.modules():
         module.training = isinstance(module, nn.Dropout)
     assert not torch.equal(model(image), model(image))
+    units = [
+        m.dropout for m in model.modules() if isinstance(m, ResidualMultigridUnit) and m.dropout
+    ]
+    calls = []
+    for dropout in units:
+        dropout.register_forward_hook(lambda module, *_: calls.append(module))
+    model(image)
+    assert units and calls == [dropout for dropout in units for _ in range(2)]
 
 
 @pytest.mark.parametrize(

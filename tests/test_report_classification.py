@@ -84,6 +84,15 @@ def test_published_errors_stand_beside_those_on_the_whole_test_set_only(
     assert "published only" not in text and "28.39" not in text
 
 
+def test_published_errors_stand_beside_no_seed_on_a_part_of_the_test_set(tmp_path):
+    paths = [
+        record(tmp_path / f"{seed}.json", "mg", {"n_layer": 2}, seed, test_images=images)
+        for seed, images in enumerate((10_000, 2000))
+    ]
+    (row,), _ = table(tmp_path, paths)
+    assert row["published_top1_error_percent"] == ""
+
+
 def test_other_widths_are_no_published_network(tmp_path):
     options = {"n_layer": 2, "width": [[8, 4, 2]] * 4 + [[8, 4]]}
     (row,), text = table(tmp_path, [record(tmp_path / "a.json", "mg", options)])

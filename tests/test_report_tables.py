@@ -113,6 +113,17 @@ def test_one_row_per_network_and_seed_and_one_per_network(store, tmp_path):
     assert unet["mean_iu_sd"] == ""
 
 
+def test_sizes_are_those_that_all_seeds_have(store, tmp_path):
+    seeds = [record(seed=seed) for seed in (0, 1)]
+    seeds += [record(network="unet", seed=seed, params=40000 + seed) for seed in (0, 1)]
+    results.write_results_table("segmentation", store(*seeds), prefix=tmp_path / "t")
+    unet, pmg = rows(tmp_path / "t_aggregated.csv")
+    assert (pmg["params"], pmg["macs"]) == ("38094", "22841856")
+    assert (unet["params"], unet["macs"]) == ("", "22841856")
+    (line,) = re.findall(r"^\| PMG .*$", (tmp_path / "t.md").read_text(), re.M)
+    assert "| 38.1 | 22.8 |" in line
+
+
 def test_several_tasks_in_one_table(store, tmp_path):
     paths = store(record("translation", "unet"), record("rotation", "unet"))
     results.write_results_table(["rotation", "translation"], paths, prefix=tmp_path / "t", run="r")
@@ -151,6 +162,9 @@ def test_best_is_marked_only_beyond_the_spread(store, tmp_path):
     near = runs("pmg", 0.50, 0.54) + runs("unet", 0.49, 0.53)
     assert marked(store, tmp_path, *near) == []
     assert marked(store, tmp_path, *runs("pmg", 0.6, 0.61), *runs("unet", 0.5, 0.51)) == ["0.605"]
+    # Ahead by more than either spread of 0.014, not by that of both.
+    between = runs("pmg", 0.60, 0.62) + runs("unet", 0.582, 0.602)
+    assert marked(store, tmp_path, *between) == []
     single = [record(network="pmg", mean_iu=0.9), record(network="unet", mean_iu=0.1)]
     assert marked(store, tmp_path, *single) == []
     assert "One seed per network" in (tmp_path / "t.md").read_text()
@@ -353,6 +367,13 @@ def test_the_authors_numbers_stand_only_beside_their_test_set(store, tmp_path):
         other = record(settings={"test": test | change})
         results.write_results_table("segmentation", store(other), prefix=tmp_path / "u")
         assert "published" not in (tmp_path / "u.md").read_text(), change
+
+
+def test_the_authors_numbers_stand_beside_no_seed_of_another_test_set(store, tmp_path):
+    tests = results.AUTHORS_TEST, results.AUTHORS_TEST | {"seed": 7}
+    seeds = [record(seed=seed, settings={"test": test}) for seed, test in enumerate(tests)]
+    results.write_results_table("segmentation", store(*seeds), prefix=tmp_path / "t")
+    assert "published" not in (tmp_path / "t.md").read_text()
 
 
 def test_the_authors_test_set_says_of_itself_what_is_asked():
@@ -597,6 +618,23 @@ def test_claims_are_judged_by_their_criteria(store, tmp_path):
     row = found["segmentation", "PMG segments better than U-NET"]
     assert row["evidence"] == "mean IU 0.550 against 0.500"
     assert "0.01" in row["criterion"]
+
+
+@pytest.mark.parametrize("iu, verdict", [(0.5, "holds"), (0.499, "does not hold")])
+def test_half_of_the_digit_is_enough(iu, verdict, store, tmp_path):
+    found = verdicts(store, tmp_path, record("rotation", "unet", image_iu=iu))
+    assert found["rotation", "U-NET outputs the clean, centred digit"]["verdict"] == verdict
+
+
+@pytest.mark.parametrize("ratio, verdict", [(2.0, claims.HOLDS), (1.99, claims.FAILS)])
+def test_twice_as_much_on_the_digit_is_enough(ratio, verdict):
+    claim = next(claim for claim in claims.CLAIMS if claim.kind == "follows")
+    assert claims._judge_attention(claim, [(ratio, 0.5)])[0] == verdict
+
+
+def test_the_paper_says_of_three_networks_that_they_fail_at_all_transformations():
+    of = [c for c in claims.CLAIMS if c.task == "spatial_transform" and c.kind == "fails"]
+    assert [claim.network for claim in of] == ["unet", "sg", "r_sg"]
 
 
 def test_networks_of_different_test_sets_are_not_compared(store, tmp_path):

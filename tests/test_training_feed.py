@@ -37,6 +37,12 @@ def test_seed_and_number_decide_the_order():
     assert orders[0] == indices(Epoch(0, 0, 3, 8))
 
 
+def test_every_example_is_drawn():
+    assert {i for parts in indices(Epoch(0, 0, 50, 20)) for part in parts for i in part} == {
+        *range(50)
+    }
+
+
 def test_processes_share_each_batch():
     """Together they compute the examples that one process computes alone."""
     alone = indices(Epoch(3, 0, 4, 8))

@@ -19,6 +19,7 @@ from torch._inductor import config as inductor
 from mg import cli, networks, provenance
 from mg.data import hdf5
 from mg.errors import UserError
+from mg.evaluation.evaluate import evaluate
 from mg.networks.pyramid import ConvBN
 from mg.records import read_run
 from mg.training import loop
@@ -114,6 +115,60 @@ def test_it_learns_and_says_what_it_did(tiny, tmp_path):
     assert len(lines) == 1 + 3 and "mean IU" in lines[-1]
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["history.csv", "model.pt", "run.json"]
+
+
+def steps_of(monkeypatch, measure):
+    """What `measure(step)` gives before and after each step that is taken from now on."""
+    found = []
+
+    def noted(step, batch, rate, take=Step.__call__):
+        before = measure(step)
+        take(step, batch, rate)
+        found.append((before, measure(step)))
+
+    monkeypatch.setattr(Step, "__call__", noted)
+    return found
+
+
+def test_every_step_is_taken_at_the_rate_that_the_recipe_says(tiny, tmp_path, monkeypatch):
+    rates = steps_of(monkeypatch, lambda step: {g["lr"] for g in step.optimizer.param_groups})
+    train(tiny, tmp_path, valid_file=None)
+    assert [after for _, after in rates] == [{RECIPE.rate(i, False)} for i in range(RECIPE.steps)]
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(tiny, tmp_path, monkeypatch):
+    sums = steps_of(monkeypatch, lambda step: float(step.loss_sum))
+    train(tiny, tmp_path, replace(RECIPE, epochs=2, iterations=3))
+    losses = [after - before for before, after in sums]
+    means = [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
+    assert read_history(tmp_path)["train_loss"] == pytest.approx(means, rel=1e-5)
+
+
+def test_sgd_forgets_its_momentum_at_every_epoch(tiny, tmp_path, monkeypatch):
+    def momentum(step):
+        return sum(float(s["momentum_buffer"].abs().sum()) for s in step.optimizer.state.values())
+
+    sizes = steps_of(monkeypatch, momentum)
+    train(tiny, tmp_path, replace(RECIPE, optimizer="sgd", iterations=3), valid_file=None)
+    assert [i for i, (before, _) in enumerate(sizes) if not before] == [0, 3, 6]
+
+
+def test_the_first_weights_follow_from_the_seed(tiny, tmp_path):
+    """Not the order of the examples alone."""
+    still = replace(SHORT, learning_rate=1e-30)
+    one, other = (train(tiny, tmp_path / str(s), still, seed=s) for s in (3, 4))
+    name = next(iter(one))
+    assert name.endswith("conv.weight") and not torch.allclose(one[name], other[name])
+
+
+def test_progress_is_measured_as_a_test_is(tiny, tmp_path):
+    train(tiny, tmp_path, SHORT)
+    metrics_path = tmp_path / "metrics.json"
+    record = evaluate(tmp_path / "model.pt", tiny / "valid.h5", metrics_path=metrics_path)
+    history = read_history(tmp_path)
+    for column in ("mean_iu", "mean_acc"):
+        assert history[f"valid_{column}"] == [pytest.approx(record[column], rel=1e-4)], column
+    assert history["valid_loss"] == [pytest.approx(record["bce"], rel=1e-4)]
 
 
 def test_a_task_has_one_name_in_results(tiny, tmp_path):
@@ -435,6 +490,18 @@ def test_every_execution_goes_on_where_it_was_interrupted(
         assert cut[column] == pytest.approx(whole[column], rel=0 if device == "cpu" else 0.1)
     run = json.loads((tmp_path / "cut" / "run.json").read_text())
     assert run["execution"] == execution and run["attempts"] == 2
+
+
+def test_seconds_are_those_of_all_attempts(tiny, tmp_path, monkeypatch):
+    def long(run, tick=Run.tick):
+        tick(run)
+        run.seconds += 3600
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "tick", long)
+        interrupted(tiny, tmp_path)
+    train(tiny, tmp_path)
+    assert read_run(tmp_path / "run.json")["seconds"] > 3600
 
 
 def test_a_log_tells_what_begins_and_how_far_it_is(tiny, tmp_path):

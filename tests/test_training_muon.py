@@ -64,6 +64,18 @@ def test_a_kernel_moves_by_its_directions_as_far_as_by_adamw(shape):
     assert torch.nn.functional.cosine_similarity(update.flatten(), nearest.flatten(), 0) > 0.97
 
 
+def test_the_momentum_of_a_kernel_is_nesterovs():
+    one, two = drawn((4, 6), (4, 6))
+    parameter = torch.nn.Parameter(torch.zeros(4, 6))
+    optimizer = Muon([parameter], RATE, 0)
+    (first,) = stepped(optimizer, [parameter], [[one]])
+    (second,) = stepped(optimizer, [parameter], [[two]])
+    momentum = 0.95 * (0.05 * one) + 0.05 * two
+    ahead = 0.95 * momentum + 0.05 * two
+    expected = first - RATE * 0.2 * 6**0.5 * orthogonal(ahead[None])[0]
+    assert torch.allclose(second, expected, atol=1e-6)
+
+
 def test_kernels_of_one_shape_do_not_disturb_each_other():
     shapes = ((4, 3, 3, 3), (4, 27), (4, 3, 3, 3), (5, 3, 3, 3))
     gradients = drawn(*shapes, times=4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mg.errors import UserError
+from mg.training.muon import Muon
 from mg.training.recipe import Recipe
 
 PAPER = Recipe(epochs=200, iterations=150, batch=64)
@@ -58,7 +59,7 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_zero():
     recipe = Recipe(schedule="one_cycle", learning_rate=0.01, epochs=10, iterations=10)
     rates = [recipe.rate(step, residual=True) for step in range(recipe.steps)]
     peak = rates.index(max(rates))
-    assert max(rates) == 0.01
+    assert max(rates) == 0.01 and peak == 19  # after a fifth of 100 steps
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[-1] < 1e-5
@@ -93,6 +94,17 @@ def test_there_may_be_no_decay_but_no_rate_of_nothing():
         Recipe(weight_decay=-1)
     with pytest.raises(UserError, match="learning_rate is 0; it must be a number above 0"):
         Recipe(learning_rate=0)
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("muon", Muon)]
+)
+def test_every_optimiser_decays_as_the_recipe_says(name, kind):
+    recipe = Recipe(optimizer=name, weight_decay=0.25)
+    optimizer = recipe.build_optimizer(torch.nn.Linear(2, 1))
+    assert type(optimizer) is kind
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.25}
+    assert recipe.forgets_momentum == (name == "sgd")
 
 
 def test_sgd_is_the_papers():

@@ -227,7 +227,10 @@ def test_code_that_makes_a_data_set_counts_for_it(copy):
     rotated = datasets()
     assert changed(before, rotated) == {"rotation"}
     copy("data/clutter.py", "_BLOCK = 128", "_BLOCK = 256")
-    assert changed(rotated, datasets()) == set(TASKS)
+    other = datasets()
+    assert changed(rotated, other) == set(TASKS)
+    copy("data/compiled.py", "_CENTRE = (SIDE - 1) / 2", "_CENTRE = SIDE / 2")
+    assert changed(other, datasets()) == set(TASKS)
 
 
 def test_which_digits_make_a_split_counts_and_how_they_are_fetched_does_not(copy):
@@ -237,6 +240,13 @@ def test_which_digits_make_a_split_counts_and_how_they_are_fetched_does_not(copy
     assert changed(before, held_out) == set(TASKS)
     copy("data/mnist.py", "def fetch(", "@functools.cache\ndef fetch(")
     assert datasets() == held_out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_measures_follow_from_the_code_of_their_kind(family):
+    kinds = {"evaluation/pixels.py", "evaluation/classify.py"}
+    own = "pixels" if family == "mnist" else "classify"
+    assert kinds & set(hashes.evaluated_by(family)) == {f"evaluation/{own}.py"}
 
 
 def test_the_forward_pass_counts_for_maps_of_saliency(copy):

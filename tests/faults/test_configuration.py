@@ -301,7 +301,7 @@ def whole() -> dict:
     return config
 
 
-def test_the_package_is_asked_again_only_of_what_it_reads(tmp_path):
+def test_the_package_is_asked_again_only_of_what_it_reads(tmp_path, monkeypatch):
     python, memory, asked = tmp_path / "python", tmp_path / "memory", tmp_path / "asked"
     python.write_text(f"#!/bin/sh\necho >> {asked}\necho '{{}}'\n")
     python.chmod(0o755)
@@ -321,7 +321,12 @@ def test_the_package_is_asked_again_only_of_what_it_reads(tmp_path):
         remembered.write_bytes(damaged)
         assert is_asked() and not is_asked()
     config["data"]["canvas"] = 64
-    assert is_asked()
+    assert is_asked() and not is_asked()
+    monkeypatch.setattr(configuration, "ROOT", tmp_path / "checkout")
+    (tmp_path / "checkout/mg").mkdir(parents=True)
+    for code in ("a = 1", "a = 2"):
+        (tmp_path / "checkout/mg/a.py").write_text(code)
+        assert is_asked() and not is_asked()
 
 
 def test_a_broken_default_is_named_by_snakemake_too(tmp_path):
