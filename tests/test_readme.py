@@ -24,6 +24,7 @@ LABELS = {
 TABLES = [  # run, task and measure of every column but the first
     [
         ("standard", "segmentation", "mean_iu"),
+        ("standard-muon", "segmentation", "mean_iu"),
         ("wide", "segmentation", "mean_iu"),
         ("wide-muon", "segmentation", "mean_iu"),
         ("paper-bf16", "segmentation", "mean_iu"),

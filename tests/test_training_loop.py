@@ -324,6 +324,27 @@ def test_deep_networks_may_start_at_the_output_prior(tiny):
     assert last.bias.item() == pytest.approx(float(torch.logit(examples.y.float().mean())))
 
 
+def test_the_output_prior_takes_little_memory_beside_the_examples():
+    code = """
+import resource
+import torch
+from mg import networks
+from mg.training.feed import Clutter
+from mg.training.prior import set_output_prior
+
+model = networks.build("pmg", "segmentation", width=[4, 2])
+x = torch.zeros(2000, 1, 64, 64)
+y = torch.ones(2000, 10, 64, 64, dtype=torch.uint8)
+peaks = []
+for number in (10, 2000):
+    set_output_prior(model, Clutter(x[:number], y[:number], []))
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[1] - peaks[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100_000  # KiB
+
+
 def test_what_evaluation_could_not_count_is_not_trained(tiny, tmp_path, add_network):
     class Unfit(nn.Conv2d):
         def forward(self, x):
