@@ -28,7 +28,7 @@ of it stays for the variants whose turn comes after.
 *The same steps.* All variants begin with the same weights and are given the same images. How far
 the weights of each are from the baseline's after five steps, as a share of the way that those went,
 tells a faster execution from a wrong one: rounding in float32 makes some 10^-4 of it, in bfloat16
-one or two hundredths.
+one to three hundredths.
 """
 
 import argparse
