@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marks import needs_cxx
 from PIL import Image
-from torch._inductor import config as inductor
 
 from mg.evaluation import attention
 from mg.report.figures.saliency import HUES, saliency_image
@@ -87,9 +86,7 @@ def test_muon_is_measured_against_its_floor_and_its_source():
     assert float(ratio) == pytest.approx(float(source) / float(ours), rel=0.05)
 
 
-@pytest.mark.skipif(
-    not shutil.which(inductor.cpp.cxx[-1]), reason=f"{inductor.cpp.cxx[-1]} is not installed"
-)
+@needs_cxx
 def test_each_setting_of_the_compiler_is_compiled_anew():
     """In a process of its own: how a Python function was compiled is remembered there."""
     code = """

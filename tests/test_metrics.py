@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import needs_cuda
 
 from mg.metrics import MEASURES, ClassMetrics, Metrics, constant_answer
 
@@ -156,7 +157,7 @@ def test_no_answer_that_ignores_its_input_has_a_higher_mean_iu():
     assert best["mean_iu"] == pytest.approx(sum(for_each_class) / 2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_update_never_waits_for_the_device():
     logits = torch.randn(4, 10, 32, 32, device="cuda")
     target = (torch.rand(4, 10, 32, 32, device="cuda") < 0.1).to(torch.uint8)

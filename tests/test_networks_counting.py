@@ -60,6 +60,17 @@ def test_counts_and_depth_are_exactly_the_original_ones(
     assert examined(network, dataset, options) == (params, macs, deep)
 
 
+@pytest.mark.parametrize("task", ["segmentation", "spatial_transform"])
+def test_a_further_layer_of_unet_is_a_convolution_per_unit(task):
+    """Of 3x3 from the unit's width to itself, with bias, scale and shift."""
+    one, two = examined("unet", task, {}), examined("unet", task, {"n_layer": 2})
+    # Width and side, from the canvas of 64 down to the coarsest level and up again.
+    units = [(64, 64), (128, 32), (256, 16), (512, 8), (256, 16), (128, 32), (64, 64)]
+    parameters = sum(9 * width**2 + 3 * width for width, _ in units)
+    multiply_adds = sum(9 * width**2 * side**2 for width, side in units)
+    assert two == (one[0] + parameters, one[1] + multiply_adds, one[2] + len(units))
+
+
 @pytest.mark.parametrize(("network", "options", "expected"), CIFAR)
 def test_cifar_counts(network, options, expected):
     counts = [examined(network, "cifar100", {**options, "n_layer": n})[:2] for n in (1, 2, 3, 4)]

@@ -11,6 +11,7 @@ from statistics import fmean as mean
 import numpy as np
 import pytest
 import yaml
+from scipy.special import stdtrit
 
 from mg.errors import UserError
 from mg.files import read_json, write_json
@@ -92,6 +93,21 @@ def test_what_exceeds_the_spread_of_a_difference_is_named(copy):
     (line,) = [line for line in verdicts(copy).values() if line.verdict == "differs"]
     assert (line.task, line.network, line.measure) == ("translation", "pmg", "mean_iu")
     assert line.chance * 60 < compare.CHANCE
+
+
+def test_a_number_is_judged_among_those_that_are_not_told_apart_yet(copy):
+    """Holm's procedure: beside one that differs, the next is one of 59."""
+    line = verdicts(copy)["translation", "unet", "mean_iu"]
+    error = line.allowed / -stdtrit(4, compare.LEVEL / 2)  # of the difference of means
+    change(copy, "unet", "mean_iu", -float(stdtrit(4, compare.CHANCE / 59.5 / 2)) * error)
+    assert verdicts(copy)["translation", "unet", "mean_iu"].verdict == "unusual"
+    change(copy, "pmg", "mean_iu", 0.5)
+    found = verdicts(copy)
+    assert found["translation", "pmg", "mean_iu"].verdict == "differs"
+    assert found["translation", "unet", "mean_iu"].verdict == "differs"
+    assert (
+        compare.CHANCE / 60 < found["translation", "unet", "mean_iu"].chance < compare.CHANCE / 59
+    )
 
 
 def test_unusual_numbers_of_more_networks_than_chance_explains_count(copy):

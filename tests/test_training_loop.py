@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from marks import needs_cuda, needs_cxx
 from torch import nn
-from torch._inductor import config as inductor
 
 from mg import cli, networks, provenance
 from mg.data import hdf5
@@ -35,10 +35,6 @@ from mg.training.training import Training
 
 WIDTH = {"width": [4, 4]}
 RECORDED = ("graph", "compiled")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-needs_cxx = pytest.mark.skipif(
-    not shutil.which(inductor.cpp.cxx[-1]), reason=f"{inductor.cpp.cxx[-1]} is not installed"
-)
 RECIPE = Recipe(
     optimizer="adamw", schedule="one_cycle", learning_rate=0.02, epochs=3, iterations=8, batch=8
 )

@@ -2,20 +2,20 @@
 
 import copy
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from marks import needs_cuda, needs_cxx
 from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
 
 from mg.errors import UserError
 from mg.networks import build
 from mg.networks.execution import accelerate
-from mg.training.objective import PIXELS
+from mg.training.objective import CLASSES, PIXELS
 from mg.training.recipe import Recipe
 from mg.training.step import (
     COMPILED_FROM,
@@ -33,7 +33,6 @@ RECIPES = [
     Recipe(optimizer="muon", learning_rate=2**-6, batch=8),
 ]
 STEPS = 8
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def batches(recipe, device="cpu"):
@@ -97,9 +96,7 @@ def test_steps_from_buffers_in_place_are_the_same_bit_for_bit(recipe):
         assert torch.equal(again[name], value), name
 
 
-@pytest.mark.skipif(
-    not shutil.which(inductor.cpp.cxx[-1]), reason=f"{inductor.cpp.cxx[-1]} is not installed"
-)
+@needs_cxx
 @pytest.mark.parametrize(
     "small",
     [
@@ -142,6 +139,25 @@ def test_an_error_of_an_own_network_is_not_called_another(message):
     )
     with pytest.raises(ValueError, match=message):
         step.forward(torch.zeros(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("objective", [PIXELS, CLASSES])
+def test_losses_are_computed_of_float32_logits(objective):
+    """Of activations in bfloat16 too; its eight bits of logits would leave a mean of few values."""
+    found = []
+
+    def loss(logits, targets):
+        found.append(logits.dtype)
+        return objective.loss(logits, targets)
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten())
+    optimizer = RECIPES[0].build_optimizer(model)
+    step = build_step("eager", ALONE, print, model, loss, optimizer, torch.bfloat16)
+    x = torch.randn(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(8) % 4 if objective is CLASSES else torch.ones(8, 4, dtype=torch.uint8)
+    assert step.forward(x).dtype == torch.bfloat16
+    step([(x, y)], 0.125)
+    assert found == [torch.float32]
 
 
 def test_few_processes_compile_unless_the_user_says_otherwise(monkeypatch):
