@@ -5,8 +5,9 @@ from collections import OrderedDict
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mg.networks import build, execution, resolve_dataset
+from mg.networks import build, execution, pyramid, resolve_dataset
 from mg.networks.counting import count
 from mg.networks.execution import (
     SplitMultigridConv,
@@ -28,6 +29,14 @@ NETWORKS = [
     ("r_mg", "cifar100", {"width": [[8, 4, 2], [8, 4, 2], [8, 6, 4], [8, 6, 4], [8, 6]]}),
     ("r_pmg", "cifar100", {"width": [[8, 4, 2], [8, 4, 2], [8, 6, 4], [8, 6, 4], [8, 6]]}),
 ]
+
+
+@pytest.fixture(autouse=True)
+def tried_anew():
+    """Units are tried in every test, and what one changed does not outlast it."""
+    execution.is_the_same_function.cache_clear()
+    yield
+    execution.is_the_same_function.cache_clear()
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -98,6 +107,74 @@ def test_outputs_and_gradients_are_those_of_the_plain_modules(
     expected = {name: value for name, value in expected.items() if name in found}
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-8, atol=1e-8), name
+
+
+def bilinear(monkeypatch):
+    def upsample(x):
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear")
+
+    monkeypatch.setattr(pyramid.resample_and_concatenate, "__defaults__", (None, upsample))
+
+
+def dilated(monkeypatch):
+    made = pyramid.ConvBN.__init__
+
+    def init(self, *arguments, **options):
+        made(self, *arguments, **options)
+        self.conv.dilation, self.conv.padding = (2, 2), (2, 2)
+
+    monkeypatch.setattr(pyramid.ConvBN, "__init__", init)
+
+
+def of_other_names(monkeypatch):
+    made = pyramid.ConvBN.__init__
+
+    def init(self, *arguments, **options):
+        made(self, *arguments, **options)
+        self.add_module("norm", self._modules.pop("bn"))
+
+    monkeypatch.setattr(pyramid.ConvBN, "__init__", init)
+
+
+def sharper(monkeypatch):
+    def forward(self, pyramid):
+        return [None if x is None else 2 * up(x) for up, x in zip(self, pyramid, strict=True)]
+
+    monkeypatch.setattr(pyramid.UpConv, "forward", forward)
+
+
+@pytest.mark.parametrize(
+    "change, kept",
+    [
+        (bilinear, {"MultigridConv"}),
+        (dilated, {"MultigridConv", "ConvBN"}),
+        (of_other_names, {"MultigridConv", "ConvBN"}),
+        (sharper, {"UpConv"}),
+    ],
+)
+def test_a_unit_that_is_changed_is_executed_as_it_is_defined(change, kept, monkeypatch):
+    """Whoever edits `pyramid.py` trains what it says."""
+    change(monkeypatch)
+    torch.manual_seed(0)
+    plain = build("umg", "translation", width=[4, 6], grids=2).double().train()
+    with pytest.warns(RuntimeWarning, match="executed as it is defined") as warned:
+        fast = accelerate(copy.deepcopy(plain))
+    assert {str(warning.message).split()[0] for warning in warned} == kept
+    kinds = {type(module).__name__ for module in fast.modules()}
+    assert kinds & {unit.__name__ for unit in execution.FASTER} == kept
+    image = torch.randn(4, 1, 16, 16, dtype=torch.float64)
+    for training in (True, False):
+        found, expected = (model.train(training)(image) for model in (fast, plain))
+        assert torch.allclose(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("error")
+def test_units_as_they_are_are_executed_faster_and_trying_them_draws_nothing():
+    model = build("umg", "translation", width=[4, 6], grids=2)
+    before = torch.random.get_rng_state()
+    accelerate(model)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not {type(module) for module in model.modules()} & {*execution.FASTER}
 
 
 def test_blocks_that_are_not_of_these_networks_stay_as_they_are():

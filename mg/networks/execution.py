@@ -25,12 +25,20 @@ into the concatenation, so neighbours are upsampled again, but by repeating pixe
 gradient is a sum; that of PyTorch's `interpolate` is scattered. And on a card, where matrices of
 16-bit numbers want rows of 8, channels are padded to a multiple of that with zeros, which the
 compiler writes together with what made the tensor.
+
+A unit that is changed in `pyramid.py`, so that it computes something else than its faster execution
+here, is executed as it is defined there, and a warning says so.
 """
+
+import copy
+import functools
+import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mg.errors import first_line
 from mg.networks.pyramid import (
     ConvBN,
     MultigridConv,
@@ -186,9 +194,68 @@ def accelerate(model: nn.Module) -> nn.Module:
     be followed by its backward pass before the next (PyTorch says so if it is not).
     """
     for module in model.modules():
-        module.__class__ = FASTER.get(type(module), type(module))
+        if type(module) in FASTER and is_the_same_function(type(module)):
+            module.__class__ = FASTER[type(module)]
         units = {UnbiasedConvBN: [module], UnbiasedUpConv: module}.get(type(module), ())
         for unit in units:
             if _may_go_without_bias(unit):
                 unit.conv.bias.requires_grad_(False)
     return model
+
+
+# A small unit of each kind, the widths that it is given, and the faster ways to execute it.
+_TRIALS = {
+    MultigridConv: (lambda: MultigridConv([2, 3, 1], [2, 1, 2]), [2, 3, 1], ("apart", "repeated")),
+    ConvBN: (lambda: ConvBN(2, 3), [2], ("forward",)),
+    UpConv: (lambda: UpConv([2, 3], [3, 1]), [2, 3], ("forward",)),
+}
+
+
+@functools.cache
+def is_the_same_function(plain: type[nn.Module]) -> bool:
+    """Whether a unit, as `pyramid.py` defines it now, computes what its faster execution does.
+
+    It is tried on a small one, in training and in evaluation. A warning says if it does not.
+    """
+    make, widths, ways = _TRIALS[plain]
+    random = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(shape, dtype=torch.float64, generator=random, device="cpu") + 0.5
+
+    pyramid = [drawn(2, width, 8 >> i, 8 >> i) for i, width in enumerate(widths)]
+    x = pyramid[0] if plain is ConvBN else pyramid
+    try:
+        with torch.random.fork_rng(devices=[]):  # trainings draw from this generator
+            unit = make().to("cpu", torch.float64)
+        for value in unit.state_dict().values():
+            value.copy_(drawn(*value.shape))
+        for training in (True, False):
+            expected = _outputs_and_state(unit.train(training), "forward", x)
+            unit.__class__ = FASTER[plain]
+            found = [_outputs_and_state(unit, way, x) for way in ways]
+            unit.__class__ = plain
+            if not all(
+                torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+                for values in found
+                for a, b in zip(expected, values, strict=True)
+            ):
+                raise ValueError("other values")
+    except Exception as error:  # a definition can be changed in every way there is
+        warnings.warn(
+            f"{plain.__name__} does not compute what its faster execution does, "
+            f"{FASTER[plain].__name__} in {__name__} ({first_line(error)}); it is executed as it "
+            "is defined, more slowly",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
+
+
+@torch.no_grad()
+def _outputs_and_state(unit: nn.Module, way: str, x: Tensor | Pyramid) -> list[Tensor]:
+    """What a copy of a unit gives, executed in a way, and what is left in it."""
+    unit = copy.deepcopy(unit)
+    outputs = getattr(unit, way)(x)
+    return [*(outputs if isinstance(outputs, list) else [outputs]), *unit.state_dict().values()]
