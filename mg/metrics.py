@@ -50,6 +50,8 @@ class Metrics:
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch: `logits` (B, C, H, W) of any float type, `targets` of that shape, 0 or 1.
 
+        Of probabilities give `torch.logit(probabilities)`: what is above one half is above 0 then.
+
         Raises:
             ValueError: the shapes differ, or the number of channels is not that of earlier batches.
         """

@@ -126,6 +126,7 @@ def test_the_python_that_the_readme_shows_works(mnist_directory, tmp_path):
     subprocess.run([sys.executable, "-m", "mg", "generate", *drawn], check=True)
     short = textwrap.dedent(code).replace("iterations=100", "iterations=2, batch=4")
     check = "\nassert forward(network, x).shape == (1, 1, 64, 64) and facts['label'] == 'pmg'"
+    check += "\nassert max(map(len, pyramids)) == 3 and pyramids[-1][0].shape == (1, 1, 64, 64)"
     done = subprocess.run(
         [sys.executable, "-c", f"{short}{check}"],
         cwd=tmp_path,

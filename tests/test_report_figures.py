@@ -25,7 +25,7 @@ from mg.evaluation.evaluate import evaluate
 from mg.evaluation.saliency import saliency
 from mg.files import read_json, write_json
 from mg.report import style
-from mg.report.figures import segmentation
+from mg.report.figures import segmentation, spatial
 from mg.report.figures.classes import per_class_iu
 from mg.report.figures.cost import quality_against_cost
 from mg.report.figures.curves import learning_curves
@@ -169,7 +169,8 @@ def test_only_the_single_grid_networks_are_our_own():
     assert controls_note({"sg": "pmg", "sg_wide": "sg"}).startswith("sg_wide: of our own")
 
 
-def test_all_transformations_stand_beside_the_single_ones(tmp_path):
+def test_all_transformations_stand_beside_the_single_ones(tmp_path, monkeypatch):
+    monkeypatch.setitem(spatial.TRANSFORMED, "reflection", "mirrored")  # a task that was added
     data, predictions = [], []
     for task in ("rotation", "spatial_transform", "translation"):
         data.append(save_data(tmp_path / f"{task}.h5", task, n=6))
@@ -182,7 +183,8 @@ def test_all_transformations_stand_beside_the_single_ones(tmp_path):
             predictions_path=predictions[-1],
         )
     both = spatial_panel(data, predictions, tmp_path / "both", count=2)
-    assert "scaled and moved at once (left), or only rotated or moved (right);" in both
+    together = "rotated, stretched, scaled and moved at once (left)"
+    assert f"{together}, or only rotated or moved (right);" in both
     svg = (tmp_path / "both.svg").read_text()
     # Two blocks of input, truth and PMG: four rows at once, and two of each single task.
     assert svg.count("<image") == 2 * 3 * 4 and svg.count(">PMG<") == 3

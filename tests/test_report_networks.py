@@ -5,6 +5,7 @@ import re
 
 import matplotlib.image
 import pytest
+import torch
 
 from mg.errors import UserError
 from mg.networks.counting import count
@@ -31,6 +32,29 @@ def test_the_table_of_layers_adds_up(network, dataset, options, shape):
     assert len(text.splitlines()) == len(rows) + 4
     assert f"{counts.parameters:,}" in text.splitlines()[-1]
     assert text.count("cannot influence the output") == sum(not row["live"] for row in rows)
+
+
+def test_a_network_of_layers_that_ours_do_not_have(add_network, tmp_path):
+    """Norms under other names count, and a kernel is not drawn or called another."""
+
+    class New(torch.nn.Sequential):
+        def __init__(self, channels, classes):
+            super().__init__(
+                torch.nn.Conv2d(channels, 4, 3, dilation=2, padding=2),
+                torch.nn.BatchNorm2d(4),
+                torch.nn.ReLU(),
+                torch.nn.Conv2d(4, classes, 5, padding=2),
+            )
+
+    add_network(New)
+    rows = describe.layer_table("new", "translation", {})
+    assert [row["type"] for row in rows[:-1]] == ["conv 3x3 dilated by 2", "conv 5x5"]
+    assert (rows[-1]["name"], rows[-1]["parameters"]) == ("others", 8)
+    text = describe.format_layers(rows)
+    assert text.splitlines()[-1].split() == ["total", "2", str(40 + 8 + 101), f"{136 * 64**2:,}"]
+    drawing.draw_network("new", "translation", {}, tmp_path / "new")
+    svg = (tmp_path / "new.svg").read_text(encoding="utf-8")
+    assert "other layer" in svg and "conv 3" not in svg
 
 
 def test_layers_are_those_of_images_of_the_size_asked_for(tmp_path, capsys):

@@ -107,6 +107,16 @@ def test_every_optimiser_decays_as_the_recipe_says(name, kind):
     assert recipe.forgets_momentum == (name == "sgd")
 
 
+def test_a_name_without_its_work_is_not_taken_for_another(monkeypatch):
+    """Whoever adds an optimiser or a schedule to the choices alone does not get one of ours."""
+    more = {"optimizer": ("sgd", "new"), "schedule": ("paper", "new")}
+    monkeypatch.setattr(Recipe, "CHOICES", Recipe.CHOICES | more)
+    with pytest.raises(NotImplementedError, match="'new'"):
+        Recipe(optimizer="new").build_optimizer(torch.nn.Linear(1, 1))
+    with pytest.raises(NotImplementedError, match="'new'"):
+        Recipe(schedule="new").rate(0, residual=False)
+
+
 def test_sgd_is_the_papers():
     model = torch.nn.Linear(2, 1)
     (group,) = PAPER.build_optimizer(model).param_groups

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import psutil
 import pytest
 import yaml
@@ -69,6 +70,23 @@ def test_a_small_run_asks_for_little_and_a_large_one_for_a_day_at_most(tmp_path)
     assert all(4000 < memory < 6000 and time < 20 for _, memory, time in demo["train"])
     assert all(4000 < memory < 16000 and 60 < time <= 1440 for _, memory, time in paper["train"])
     assert min(memory for _, memory, _ in paper["train"]) > max(m for _, m, _ in demo["train"])
+
+
+def test_as_many_images_of_ones_own_as_there_are_decide_the_memory(tmp_path):
+    """Not as many as the configuration would generate."""
+    folder = tmp_path / "results/demo/data/translation"
+    folder.mkdir(parents=True)
+    own = ("--config", "tasks=[translation]", "data={mode: own, canvas: 32}")
+    memory = []
+    for number in (100, 400_100):
+        for split in ("train", "valid", "test"):
+            with h5py.File(folder / f"{split}.h5", "w") as file:  # nothing of it is allocated
+                for name, kind in (("x", "f4"), ("y", "u1")):
+                    shape = (number if split == "train" else 100, 1, 32, 32)
+                    file.create_dataset(name, shape, kind, chunks=(1, *shape[1:]))
+                file.attrs["mode"] = b"own"
+        memory.append(asked(tmp_path, "config", "cpu", *own)["train"][0][1])
+    assert memory[1] - memory[0] == pytest.approx(1.1 * 2 * 400_000 * 32**2 * 5 / 1e6, abs=2)
 
 
 def test_without_a_gpu_time_is_that_of_a_processor(tmp_path):

@@ -43,9 +43,9 @@ def snakemake(directory: Path, config: dict, *arguments: str) -> subprocess.Comp
     )
 
 
-def planned(directory: Path, config: dict, *targets: str) -> dict[str, int]:
+def planned(directory: Path, config: dict, *targets: str, options=()) -> dict[str, int]:
     """The number of jobs per rule that Snakemake would run."""
-    done = snakemake(directory, config, "--dry-run", "--", *targets)
+    done = snakemake(directory, config, "--dry-run", *options, "--", *targets)
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
     if "Nothing to be done" in text:
@@ -227,6 +227,26 @@ def test_what_is_deleted_is_made_again_but_data(name, rule, run, config):
     finally:
         aside.rename(path)
     assert jobs == {} if rule is None else jobs[rule] == 1
+
+
+def test_deleted_data_that_are_made_by_name_keep_what_was_trained_on_them(run, config):
+    """As the README says how; without checksums, which Snakemake keeps of small files only."""
+    names = [f"results/tiny/data/translation/{split}.h5" for split in ("train", "valid", "test")]
+    for name in names:
+        (run / name).rename(run / f"{name}.aside")
+    more, options = config | {"seeds": [0, 1]}, ["--max-checksum-file-size", "0"]
+    try:
+        assert planned(run, more, options=options)["train"] == 4
+        done = snakemake(run, config, "--", *names)
+        assert done.returncode == 0, done.stderr
+        verified = Path(config["mnist"]["directory"], "verified.json").stat()
+        for name in names:
+            os.utime(run / name, ns=(verified.st_atime_ns, verified.st_mtime_ns))
+        jobs = planned(run, more, options=options)
+        assert jobs["train"] == jobs["evaluate"] == 2 and "generate" not in jobs
+    finally:
+        for name in names:
+            (run / f"{name}.aside").replace(run / name)
 
 
 def digits_of_ones_own(mnist_directory: Path, folder: Path) -> dict:

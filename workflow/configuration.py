@@ -271,7 +271,7 @@ def check_own_images(config: dict[str, Any], results: str | os.PathLike) -> None
     for task in config["tasks"]:
         for split in ("train", "valid", "test") if family(task) == "mnist" else ():
             path = Path(results, config["run"], "data", task, f"{split}.h5")
-            own, sides = _mode_and_sides(path)
+            own, shape = _mode_and_shape(path)
             if not path.exists():
                 if announced:
                     problem = f"own, but {path} is missing; allowed are files as in"
@@ -283,14 +283,20 @@ def check_own_images(config: dict[str, Any], results: str | os.PathLike) -> None
                     problem = f"digits would be generated over your own images in {path}; "
                     problem += "write `data: {mode: own}`, or move them away"
                 raise Mistake("data.mode", problem)
-            elif announced and any(side != canvas for side in sides):
-                shown = " x ".join(map(str, sides))
+            elif announced and any(side != canvas for side in shape[2:]):
+                shown = " x ".join(map(str, shape[2:]))
                 problem = f"{canvas}, but {path} holds images of {shown}; allowed is their side"
                 raise Mistake("data.canvas", problem)
 
 
-def _mode_and_sides(path: Path) -> tuple[bool | None, tuple[int, ...]]:
-    """Whether a data set is one of users' own, not one of generated digits; height and width.
+def number_of_images(path: Path) -> int | None:
+    """How many a data set holds; None if it cannot be read."""
+    _, shape = _mode_and_shape(path)
+    return shape[0] if shape else None
+
+
+def _mode_and_shape(path: Path) -> tuple[bool | None, tuple[int, ...]]:
+    """Whether a data set is one of users' own, not one of generated digits; (N, C, H, W) of it.
 
     None and nothing if it cannot be read: it is missing or damaged, or Snakemake came without h5py,
     as it may under --sdm conda.
@@ -300,10 +306,10 @@ def _mode_and_sides(path: Path) -> tuple[bool | None, tuple[int, ...]]:
 
         with h5py.File(path, "r") as file:
             mode, inputs = file.attrs.get("mode"), file.get("x")
-            sides = inputs.shape[2:] if isinstance(inputs, h5py.Dataset) else ()
+            shape = inputs.shape if isinstance(inputs, h5py.Dataset) else ()
     except (ImportError, OSError):
         return None, ()
-    return not (isinstance(mode, bytes) and mode in _GENERATED), sides
+    return not (isinstance(mode, bytes) and mode in _GENERATED), shape
 
 
 def checksums(path: str | os.PathLike) -> list[int] | None:

@@ -77,12 +77,14 @@ class Layer:
 
     @property
     def kind(self) -> str:
-        """Such as “conv 3x3”."""
+        """Such as “conv 3x3”, or “conv 3x3 dilated by 2”."""
         if isinstance(self.module, nn.Linear):
             return "linear"
         size = self.module.kernel_size[0]
         transposed = isinstance(self.module, nn.ConvTranspose2d)
-        return f"{'transposed ' if transposed else ''}conv {size}x{size}"
+        dilation = self.module.dilation[0]
+        dilated = f" dilated by {dilation}" if dilation > 1 else ""
+        return f"{'transposed ' if transposed else ''}conv {size}x{size}{dilated}"
 
     @property
     def side(self) -> int:

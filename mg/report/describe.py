@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from mg.networks.counting import Layer, examine
+from mg.networks.counting import Layer, examine, total
 from mg.report.render import write_csv
 from mg.text import aligned
 
@@ -45,14 +45,15 @@ def layer_table(
     """One row per layer in order of execution, for images of `size`, or as the data set has them.
 
     Keys: name, type, in, out (channels), kernel, stride, size (height x width of the output),
-    depth (position on the longest path), parameters (those of its batch norm included),
-    multiply_adds (for one image), live (False for layers that cannot influence the output).
+    depth (position on the longest path), parameters (those of its batch norm, `bn` beside it,
+    included), multiply_adds (for one image), live (False for layers that cannot influence the
+    output). Parameters of other modules are in a last row, where there are any.
 
     Raises:
         UserError: an unknown network, data set or option.
     """
     model, found, _ = examine(network, dataset, options, size)
-    return [
+    rows = [
         {
             "name": layer.name,
             "type": layer.kind,
@@ -68,12 +69,17 @@ def layer_table(
         }
         for layer in found
     ]
+    if others := total(model, found).parameters - sum(row["parameters"] for row in rows):
+        empty = dict.fromkeys(rows[0], "")
+        counts = {"parameters": others, "multiply_adds": 0, "live": True}
+        rows.append(empty | {"name": "others", "type": "norms and the like"} | counts)
+    return rows
 
 
 def format_layers(rows: list[dict[str, Any]]) -> str:
     """The table of layers as text, with a line of totals."""
     sums = {key: sum(row[key] for row in rows) for key in ("parameters", "multiply_adds")}
-    sums["depth"] = max(row["depth"] for row in rows if row["live"])
+    sums["depth"] = max(row["depth"] or 0 for row in rows if row["live"])
     heads = "layer type in out k stride size depth parameters multiply-adds".split()
     cells = [[*heads, ""]]
     for row in [*rows, {"name": "total", **sums}]:

@@ -117,7 +117,9 @@ class Recipe:
             # Not before the first epoch, however few there are.
             drops = sum(1 < dropped <= epoch + 1 for dropped in after)
             return self.learning_rate * STEP_FACTOR**drops
-        return self.learning_rate * 10 ** (-3 * epoch / max(1, self.epochs - 1))
+        if schedule == "exponential":
+            return self.learning_rate * 10 ** (-3 * epoch / max(1, self.epochs - 1))
+        raise NotImplementedError(f"no rate of the schedule {schedule!r}")
 
     def build_optimizer(self, model: "torch.nn.Module") -> "torch.optim.Optimizer":
         """The optimiser over every parameter of `model` that is trained."""
@@ -131,7 +133,9 @@ class Recipe:
             return torch.optim.AdamW(parameters, fused=True, **common)
         if self.optimizer == "muon":
             return Muon(parameters, **common)
-        return torch.optim.SGD(parameters, momentum=0.9, fused=True, **common)
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, momentum=0.9, fused=True, **common)
+        raise NotImplementedError(f"no optimiser is built for {self.optimizer!r}")
 
     @property
     def forgets_momentum(self) -> bool:

@@ -12,6 +12,7 @@ from mg.networks.counting import IMAGE, Layer, examine, longest_path, total
 from mg.networks.registry import resolve_dataset
 from mg.report import names, style
 
+OTHER = "other layer"
 # Fill and edge per kind of layer; pale fills, so that the black widths stay readable.
 BOXES = {
     IMAGE: ("#EEEEEE", style.GREY),
@@ -20,6 +21,7 @@ BOXES = {
     "conv 7x7": ("#D5EFE6", style.GREEN),
     "transposed conv 2x2": ("#FBE3D3", style.VERMILLION),
     "linear": ("#F5E3EE", "#A0477A"),
+    OTHER: ("#FFFFFF", "#333333"),
 }
 ARROWS = {
     "same grid": "#555555",
@@ -128,7 +130,7 @@ def _draw_graph(axes, found: list[Layer], sizes: list[int], channels: int) -> se
 
 
 def _box(axes, x: float, y: float, height: float, text: str, kind: str, live: bool = True) -> None:
-    fill, edge = BOXES.get(kind, BOXES["conv 3x3"])
+    fill, edge = BOXES.get(kind, BOXES[OTHER])
     box = FancyBboxPatch(
         (x - BOX_WIDTH / 2, y - height / 2),
         BOX_WIDTH,
@@ -187,7 +189,8 @@ def _arrow(axes, start, end, occupied: set, shortcut: bool = False, live: bool =
 
 
 def _draw_legend(figure: Figure, found: list[Layer], arrows: set[str]) -> None:
-    kinds = {layer.kind for layer in found if layer.live} | {IMAGE}
+    kinds = {layer.kind if layer.kind in BOXES else OTHER for layer in found if layer.live}
+    kinds.add(IMAGE)
     boxes = [
         Patch(facecolor=fill, edgecolor=edge, label=kind.replace("x", " × "))
         for kind, (fill, edge) in BOXES.items()

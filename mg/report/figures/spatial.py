@@ -29,13 +29,14 @@ from mg.report.figures.reading import (
 )
 from mg.report.names import network_name, task_name, tasks_in_order
 
-ALL_AT_ONCE = "spatial_transform"  # the task that combines the others
 TRANSFORMED = {
     "rotation": "rotated",
     "affine_transform": "stretched",
     "scaling": "scaled",
     "translation": "moved",
 }
+ALL_AT_ONCE = "spatial_transform"  # the task that combines these
+COMBINED = ("rotation", "affine_transform", "scaling", "translation")
 HEAD = 0.4  # inches above the examples of a task: its name, and those of the columns
 
 
@@ -148,5 +149,5 @@ def _transformed(singles: Sequence[str], all_at_once: bool) -> str:
     one = listed((TRANSFORMED.get(task, "changed") for task in singles), "or") if singles else ""
     if not all_at_once:
         return one
-    together = f"{listed(TRANSFORMED.values())} at once"
+    together = f"{listed(TRANSFORMED[task] for task in COMBINED)} at once"
     return f"{together} (left), or only {one} (right)" if one else together
