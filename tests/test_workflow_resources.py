@@ -210,7 +210,9 @@ def test_without_numbers_of_examples_there_are_as_many_as_in_the_paper():
     from mg.data import SPLITS
     from mg.data.tasks import TASKS
 
-    asked_for = rules_of({"data": {"tasks": {"rotation": {"valid": 7}}}})["examples"]
+    asked_for = rules_of({"data": {"mode": "paper", "tasks": {"rotation": {"valid": 7}}}})[
+        "examples"
+    ]
     for task, settings in TASKS.items():
         for split, number in zip(SPLITS, settings.counts, strict=True):
             expected = 7 if (task, split) == ("rotation", "valid") else number

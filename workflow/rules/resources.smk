@@ -1,5 +1,6 @@
 # What a job asks of a cluster: memory and time that follow from the configuration. Time stays below a
 # day and grows with every attempt, but for a training, which goes on in its next one.
+import functools
 import math
 
 # Multiply-adds a second of a modest GPU, and of one processor core without bfloat16.
