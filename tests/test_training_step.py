@@ -143,7 +143,7 @@ def test_an_error_of_an_own_network_is_not_called_another(message):
 
 @pytest.mark.parametrize("objective", [PIXELS, CLASSES])
 def test_losses_are_computed_of_float32_logits(objective):
-    """Of activations in bfloat16 too; its eight bits of logits would leave a mean of few values."""
+    """Of activations in bfloat16 too, in whose eight bits a loss could hardly fall any further."""
     found = []
 
     def loss(logits, targets):

@@ -119,7 +119,7 @@ class Recipe:
             return self.learning_rate * STEP_FACTOR**drops
         if schedule == "exponential":
             return self.learning_rate * 10 ** (-3 * epoch / max(1, self.epochs - 1))
-        raise NotImplementedError(f"no rate of the schedule {schedule!r}")
+        raise ValueError(f"no rate of the schedule {schedule!r}")
 
     def build_optimizer(self, model: "torch.nn.Module") -> "torch.optim.Optimizer":
         """The optimiser over every parameter of `model` that is trained."""
@@ -135,7 +135,7 @@ class Recipe:
             return Muon(parameters, **common)
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, momentum=0.9, fused=True, **common)
-        raise NotImplementedError(f"no optimiser is built for {self.optimizer!r}")
+        raise ValueError(f"no optimiser is built for {self.optimizer!r}")
 
     @property
     def forgets_momentum(self) -> bool:
